@@ -1,0 +1,1 @@
+"""The coordinator service: runs rounds, adds masked uploads, learns only their sum."""

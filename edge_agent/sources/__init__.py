@@ -1,0 +1,1 @@
+"""Where a device reads its own data."""

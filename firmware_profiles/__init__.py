@@ -1,0 +1,1 @@
+"""Device classes: memory, compute and link, as TOML."""

@@ -1,0 +1,1 @@
+"""The owners' desk: keys, certificates, documents and TLS material, offline."""

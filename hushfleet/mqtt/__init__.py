@@ -1,0 +1,1 @@
+"""MQTT: topics, chunks, the outbox and the link."""

@@ -1,0 +1,1 @@
+"""Secure aggregation: group arithmetic, sharing, the committee, masks and residues."""
