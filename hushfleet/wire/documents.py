@@ -278,7 +278,7 @@ class Policy(Document):
         if not 1 <= self.smallest_survivor_set <= self.largest_survivor_set:
             raise MalformedError("policy: smallest_survivor_set is not from 1 to largest_survivor_set")
         if not self.tiny_fleet and self.smallest_survivor_set < self.assumed_colluders + 5:
-            raise MalformedError("policy: smallest_survivor_set is below assumed_colluders + 5, and tiny_fleet is not signed")
+            raise MalformedError("policy: smallest_survivor_set is below assumed_colluders + 5, tiny_fleet not signed")
         if not 1.0 <= self.largest_weight <= 4.0 or self.clip <= 0 or not 0 <= self.audit_rate <= 1:
             raise MalformedError("policy: largest_weight is from 1 to 4, clip above 0, audit_rate from 0 to 1")
         if self.committee_min < 2 or self.committee_min <= self.recoveries:

@@ -8,7 +8,6 @@ signed and stored; nothing is ever re-encoded to be forwarded.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import cache
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar, get_args, get_origin, get_type_hints
 
@@ -193,9 +192,13 @@ class Table:
         return encode(self.to_map())
 
 
-@cache
-def _columns(table: Any) -> list[tuple[str, str, FieldType]]:
+_COLUMNS: dict[type["Table"], list[tuple[str, str, FieldType]]] = {}
+
+
+def _columns(table: type[Table]) -> list[tuple[str, str, FieldType]]:
     """(attribute, wire name, type) of each field, in the order of the wire: ascending by name."""
+    if table in _COLUMNS:
+        return _COLUMNS[table]
     hints = get_type_hints(table, include_extras=True)
     columns = []
     for column in fields(table):
@@ -203,7 +206,8 @@ def _columns(table: Any) -> list[tuple[str, str, FieldType]]:
         marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
         wire = next((mark.name for mark in marks if isinstance(mark, Named)), column.name)
         columns.append((column.name, wire, next(mark for mark in marks if not isinstance(mark, Named))))
-    return sorted(columns, key=lambda column: column[1])
+    _COLUMNS[table] = sorted(columns, key=lambda column: column[1])
+    return _COLUMNS[table]
 
 
 def encode(value: Any) -> bytes:
