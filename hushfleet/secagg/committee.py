@@ -1,4 +1,4 @@
-"""The arithmetic of a committee: sheets of round secrets, leaves, nonce chains, recovery (docs/protocol.md, section 3)."""
+"""The arithmetic of a committee: sheets of round secrets, leaves, nonce chains, recovery (docs/protocol.md, 3)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

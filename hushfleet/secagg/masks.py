@@ -1,4 +1,4 @@
-"""Pairwise masks: one seed for each (participant, member) pair and round, expanded by ChaCha20 (docs/protocol.md, 4, 11.5).
+"""Pairwise masks: one seed for each (participant, member) and round, expanded by ChaCha20 (docs/protocol.md, 4, 11.5).
 
 The participant derives a seed from y·S, the member from s·Y: the same point, so the mask costs no bytes.
 """

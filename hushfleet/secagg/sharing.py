@@ -1,7 +1,7 @@
 """Shamir sharing mod L with Feldman commitments (docs/protocol.md, sections 3 and 11.3).
 
-A secret s is a_0 of a polynomial f of degree t − 1; the member at position x ≥ 1 of T holds f(x), and everyone holds the
-commitments A_j = a_j·B. Any t shares give s, and each share can be checked against the commitments.
+A secret s is a_0 of a polynomial f of degree t − 1; the member at position x ≥ 1 of T holds f(x), and everyone holds
+the commitments A_j = a_j·B. Any t shares give s, and each share can be checked against the commitments.
 Sources: Shamir, How to share a secret (1979); Feldman, A practical scheme for non-interactive VSS (1987).
 """
 

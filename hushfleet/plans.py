@@ -1,0 +1,135 @@
+"""What everyone checks before a plan counts, whatever the coordinator says (docs/protocol.md, sections 2-4, 11.4)."""
+
+from dataclasses import dataclass
+
+from hushfleet.errors import MalformedError, RefusedError
+from hushfleet.hashing import digest
+from hushfleet.secagg.committee import leaf
+from hushfleet.trust import Trust
+from hushfleet.wire.committee import Transcript
+from hushfleet.wire.documents import CommitteeDocument, ModelSpec, Policy
+from hushfleet.wire.framing import Frame, entries, read
+from hushfleet.wire.round import PLAIN, POLICY, TRAIN, UPGRADE_NEEDED, Plan
+
+LARGEST_TRANSCRIPT = 64 * 1024 - 4096
+"""Bytes of a transcript frame: 1,024 leaves and 32 signatures fit."""
+
+
+class PlanRefusedError(RefusedError):
+    """A plan this device does not follow; `reason` is the coarse one of a `decline`."""
+
+    def __init__(self, reason: int, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedPlan:
+    """A plan with everything it was checked against.
+
+    Attributes:
+        plan: the coordinator's signed plan.
+        hash: its body hash, by which every message of the round names it.
+        frame: its exact bytes.
+        transcript: the committee it names.
+        policy: the owners' policy of the same manifest.
+        model: the owners' model spec of the same manifest.
+    """
+
+    plan: Plan
+    hash: bytes
+    frame: bytes
+    transcript: Transcript
+    policy: Policy
+    model: ModelSpec
+
+    @property
+    def k(self) -> int:
+        """The round's index in its epoch, from 0."""
+        return self.transcript.round_index(self.plan.round)
+
+    def committee(self) -> list[tuple[int, bytes]]:
+        """(member, S_{h,k}) of T, ascending by member."""
+        return list(zip(self.transcript.committee_indices(), entries(self.plan.points, 32), strict=True))
+
+
+def read_transcript(data: bytes, document: CommitteeDocument, fleet: bytes) -> tuple[Transcript, bytes]:
+    """A usable transcript and its hash: signed by every member of T, each a candidate of the newest committee document.
+
+    Raises:
+        MalformedError: another form, or signers that are not exactly T.
+        RefusedError: a member that is no candidate any more, or a bad signature.
+    """
+    frame = Frame.from_bytes(data, limit=LARGEST_TRANSCRIPT)
+    transcript = read(frame, Transcript)
+    members = transcript.committee_indices()
+    if tuple(signer for signer, _ in frame.signatures) != members:
+        raise MalformedError("transcript: its signers are not exactly its members")
+    candidates = document.candidates()
+    for member in members:
+        if member not in candidates or not frame.signed_by(member, candidates[member].key, fleet):
+            raise RefusedError(f"transcript: not signed by a certified member {member}")
+    return transcript, frame.hash(fleet)
+
+
+def check_transcript(transcript: Transcript, policy: Policy, opens: int) -> None:
+    """Raise PlanRefusedError unless this committee satisfies the newest policy at a plan's opening time."""
+    members = transcript.committee_indices()
+    if transcript.f != policy.recoveries or len(members) < policy.committee_min:
+        raise PlanRefusedError(POLICY, "the committee is smaller than the policy asks, or recovers another number")
+    if transcript.rounds > policy.epoch_rounds or transcript.not_after > opens + policy.epoch_age:
+        raise PlanRefusedError(POLICY, "the epoch is longer than the policy allows")
+
+
+def check_plan(plan: Plan, plan_hash: bytes, frame: bytes, trust: Trust, transcript: Transcript) -> VerifiedPlan:
+    """Everything about a signed plan that does not depend on this device's own past.
+
+    Args:
+        plan: signed by the coordinator.
+        plan_hash: its hash.
+        frame: its bytes.
+        trust: in state ready; its documents are those of the newest manifest.
+        transcript: verified, and the one that the plan names by hash.
+
+    Raises:
+        PlanRefusedError: with the reason for a decline.
+        MalformedError: the round is outside the epoch.
+    """
+    policy, model = trust.policy, trust.model
+    if policy is None or model is None:
+        raise PlanRefusedError(POLICY, "the documents that the plan names are not here")
+    if (plan.roster, plan.policy, plan.model) != (
+        trust.hash_of("roster"),
+        trust.hash_of("policy"),
+        trust.hash_of("model"),
+    ):
+        raise PlanRefusedError(POLICY, "the plan names documents that are not those of the newest manifest")
+    if plan.model not in policy.models:
+        raise PlanRefusedError(POLICY, "the policy does not allow this model spec")
+    check_transcript(transcript, policy, plan.opens)
+    k = transcript.round_index(plan.round)
+    committee_size = len(transcript.committee_indices())
+    if plan.epoch != transcript.epoch or plan.until > transcript.not_after:
+        raise PlanRefusedError(POLICY, "the plan reaches beyond its epoch")
+    if len(plan.points) != 32 * committee_size or leaf(plan.epoch, k, plan.points) != entries(transcript.leaves, 32)[k]:
+        raise PlanRefusedError(POLICY, "the round's points are not those of the transcript")
+    _check_training(plan, policy, model)
+    return VerifiedPlan(plan, plan_hash, frame, transcript, policy, model)
+
+
+def _check_training(plan: Plan, policy: Policy, model: ModelSpec) -> None:
+    from hushfleet.codec import plain_step
+
+    if plan.kind != TRAIN or plan.codec != PLAIN or plan.grouped or plan.tail or plan.noise or policy.noise_floor:
+        raise PlanRefusedError(UPGRADE_NEEDED, "this software trains with the plain codec, ungrouped, without noise")
+    if plan.clip > policy.clip or not plan.steps or not plan.batch:
+        raise PlanRefusedError(POLICY, "the plan's clipping norm or training numbers are out of the policy's range")
+    if plan.bits != 16 or plan.keep != 1.0 or plan.step != plain_step(plan.clip, policy.largest_survivor_set):
+        raise PlanRefusedError(POLICY, "the plan's encoding is not the plain codec's")
+    if plan.coords != model.parameters():
+        raise PlanRefusedError(POLICY, "the plan's coordinates are not the model's parameters")
+
+
+def picked(plan_hash: bytes, index: int, sample: int) -> bool:
+    """Whether the plan's sample takes this device; for load, not for privacy (section 4)."""
+    return int.from_bytes(digest("pick", plan_hash, index.to_bytes(4, "little"))[:4], "little") < sample

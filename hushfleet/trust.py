@@ -1,0 +1,300 @@
+"""What one party has verified of its fleet's documents, after The Update Framework (docs/protocol.md, section 2).
+
+Versions never go back, steps are bounded, nothing counts that the newest manifest does not list, everything expires.
+"""
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from hushfleet.actions import Action, Erase, Save, Store
+from hushfleet.errors import MalformedError, RefusedError
+from hushfleet.hashing import key_id
+from hushfleet.wire.documents import (
+    LARGEST_ROOT_OR_MANIFEST,
+    PROTOCOL,
+    Certificate,
+    CommitteeDocument,
+    Date,
+    Document,
+    Entry,
+    Manifest,
+    ModelSpec,
+    Policy,
+    Root,
+    Roster,
+)
+from hushfleet.wire.framing import Frame, decode_canonical, read, signed_bytes, verify
+
+LARGEST_STEP = 1_000
+READY, WAITING, STALE, UPGRADE = "ready", "waiting-for-documents", "stale-fleet", "upgrade-needed"
+
+DocumentType = TypeVar("DocumentType", bound=Document)
+_TABLES: dict[str, type[Document]] = {
+    "committee": CommitteeDocument,
+    "roster": Roster,
+    "policy": Policy,
+    "model": ModelSpec,
+}
+
+
+class UpgradeNeededError(RefusedError):
+    """A verified document speaks a newer protocol than this software."""
+
+
+class Trust:
+    """The chain of roots, the newest manifest and its date, and the documents that it lists.
+
+    Args:
+        fleet: 16 bytes.
+        root_hash: hash of root 1, from the device's bundle.
+        needed: names of the documents this party works with.
+        store: where the verified frames are kept, under `trust/…`.
+        build_time: seconds since 1970 when this software was made; time is never before it.
+    """
+
+    def __init__(self, fleet: bytes, root_hash: bytes, needed: Iterable[str], store: Store, build_time: int) -> None:
+        self.fleet = fleet
+        self.needed = tuple(needed)
+        self.upgrade_needed = False
+        self.root: Root | None = None
+        self.manifest: Manifest | None = None
+        self.manifest_hash = b""
+        self.date: Date | None = None
+        self.certificate: Certificate | None = None
+        self._root_hash = root_hash
+        self._floor = build_time
+        self._documents: dict[str, tuple[bytes, Document]] = {}
+        self._restore(store)
+
+    def _restore(self, store: Store) -> None:
+        for key, data in store.scan("trust/"):
+            frame = Frame.from_bytes(data, limit=len(data))
+            match key.removeprefix("trust/"):
+                case "root":
+                    self.root = self._known(read(frame, Root))
+                case "manifest":
+                    self.manifest, self.manifest_hash = self._known(read(frame, Manifest)), frame.hash(self.fleet)
+                case "date":
+                    self.date = read(frame, Date)
+                case "certificate":
+                    self.certificate = self._known(read(frame, Certificate))
+                case name:
+                    table = _TABLES[name.removeprefix("doc/")]
+                    self._documents[table.KIND] = (frame.hash(self.fleet), self._known(read(frame, table)))
+
+    def _known(self, document: DocumentType) -> DocumentType:
+        self._floor = max(self._floor, document.issued)
+        return document
+
+    # What holds now.
+
+    def time(self, now: float) -> float:
+        """The clock, but never before the build or the newest verified document; the clock never raises that floor."""
+        return max(now, self._floor)
+
+    @property
+    def pair(self) -> tuple[int, int]:
+        """(root, manifest) versions of the newest verified manifest; zeros if there is none."""
+        return (self.manifest.root, self.manifest.version) if self.manifest else (0, 0)
+
+    def valid_until(self) -> int:
+        """When this manifest expires, with its date: min(root's, max(manifest's, date's))."""
+        if self.root is None or self.manifest is None:
+            return 0
+        dated = self.date.not_after if self.date and self.date.manifest == self.manifest_hash else 0
+        return min(self.root.not_after, max(self.manifest.not_after, dated))
+
+    def state(self, now: float) -> str:
+        """`ready`, or why this party takes part in nothing: waiting-for-documents, stale-fleet, upgrade-needed."""
+        if self.upgrade_needed:
+            return UPGRADE
+        if self.root is None or self.manifest is None or self.manifest.root != self.root.version or self.missing():
+            return WAITING
+        return READY if self.time(now) <= self.valid_until() else STALE
+
+    def missing(self) -> list[Entry]:
+        """The needed documents that the manifest lists and that are not here in that version."""
+        return [entry for entry in map(self._entry, self.needed) if entry and self._current(entry) is None]
+
+    def hash_of(self, name: str) -> bytes | None:
+        """The hash of a document in the newest manifest."""
+        entry = self._entry(name)
+        return entry.hash if entry else None
+
+    @property
+    def committee(self) -> CommitteeDocument | None:
+        """The committee document of the newest manifest, if it is here."""
+        return self._document("committee", CommitteeDocument)
+
+    @property
+    def roster(self) -> Roster | None:
+        """The roster of the newest manifest, if it is here."""
+        return self._document("roster", Roster)
+
+    @property
+    def policy(self) -> Policy | None:
+        """The policy of the newest manifest, if it is here."""
+        return self._document("policy", Policy)
+
+    @property
+    def model(self) -> ModelSpec | None:
+        """The model spec of the newest manifest, if it is here."""
+        return self._document("model", ModelSpec)
+
+    def coordinator_key(self, index: int) -> bytes | None:
+        """The coordinator's key if `index` is the coordinator's."""
+        cert = self.committee.coordinator() if self.committee else None
+        return cert.key if cert and cert.index == index else None
+
+    def candidate_key(self, index: int) -> bytes | None:
+        """The key of a committee candidate that is not revoked."""
+        cert = self.committee.candidates().get(index) if self.committee else None
+        return cert.key if cert else None
+
+    def _entry(self, name: str) -> Entry | None:
+        return self.manifest.entry(name) if self.manifest else None
+
+    def _current(self, entry: Entry) -> Document | None:
+        held = self._documents.get(entry.name)
+        return held[1] if held and held[0] == entry.hash else None
+
+    def _document(self, name: str, table: type[DocumentType]) -> DocumentType | None:
+        entry = self._entry(name)
+        document = self._current(entry) if entry else None
+        return document if isinstance(document, table) else None
+
+    # What arrives. Each returns what to save, and raises MalformedError or RefusedError.
+
+    def offer_root(self, data: bytes) -> list[Action]:
+        """Take root 1 by its pinned hash, or the next root by the thresholds of the old and the new one."""
+        frame = Frame.from_bytes(data, LARGEST_ROOT_OR_MANIFEST)
+        self._check_kind(frame, Root)
+        if self.root is None:
+            if frame.hash(self.fleet) != self._root_hash:
+                raise RefusedError("root 1 is not the one this device was given")
+            root = self._read(frame, Root)
+        else:
+            self._check_threshold(frame, self.root.root, self.root.root_n)
+            root = self._read(frame, Root)
+            self._check_threshold(frame, root.root, root.root_n)
+            if root.version != self.root.version + 1:
+                raise RefusedError(f"root {root.version} does not follow {self.root.version}")
+        self.root = self._known(root)
+        return [Save("trust/root", data)]
+
+    def offer_manifest(self, data: bytes) -> list[Action]:
+        """Take a manifest that is signed by the newest root's signers and goes back in nothing."""
+        frame = Frame.from_bytes(data, LARGEST_ROOT_OR_MANIFEST)
+        if self.root is None:
+            raise RefusedError("a manifest needs its root first")
+        self._check_kind(frame, Manifest)
+        self._check_threshold(frame, self.root.signer, self.root.signer_n)
+        manifest = self._read(frame, Manifest)
+        if manifest.root != self.root.version:
+            raise RefusedError(f"the manifest is of root {manifest.root}, known is root {self.root.version}")
+        if self.manifest and self.manifest.root == manifest.root:
+            self._check_step("manifest", self.manifest.version, manifest.version)
+            if manifest.version == self.manifest.version:
+                if frame.hash(self.fleet) != self.manifest_hash:
+                    raise RefusedError("two manifests of one version")
+                return []
+            self._check_entries(self.manifest, manifest)
+        self.manifest, self.manifest_hash = self._known(manifest), frame.hash(self.fleet)
+        self.upgrade_needed = False
+        actions: list[Action] = [Save("trust/manifest", data)]
+        if self.date and self.date.manifest != self.manifest_hash:
+            self.date = None
+            actions.append(Erase("trust/date"))
+        return actions
+
+    def _check_entries(self, old: Manifest, new: Manifest) -> None:
+        for entry in new.docs:
+            before = old.entry(entry.name)
+            if before is None:
+                continue
+            self._check_step(entry.name, before.version, entry.version)
+            if entry.version == before.version and (entry.hash, entry.length) != (before.hash, before.length):
+                raise RefusedError(f"two documents {entry.name} of one version")
+
+    @staticmethod
+    def _check_step(what: str, old: int, new: int) -> None:
+        if new < old:
+            raise RefusedError(f"{what} {new} is older than {old}")
+        if new - old > LARGEST_STEP:
+            raise RefusedError(f"{what} jumps from {old} to {new}")
+
+    def offer_date(self, data: bytes) -> list[Action]:
+        """Take a new date for the manifest held, by the freshness key."""
+        frame = Frame.from_bytes(data, LARGEST_ROOT_OR_MANIFEST)
+        if self.root is None or self.manifest is None:
+            raise RefusedError("a date needs its manifest first")
+        self._check_kind(frame, Date)
+        self._check_threshold(frame, self.root.fresh, self.root.fresh_n)
+        date = self._read(frame, Date)
+        if date.manifest != self.manifest_hash or date.version != self.manifest.version:
+            raise RefusedError("the date is of another manifest")
+        if date.issued < self.manifest.issued:
+            raise RefusedError("the date was issued before its manifest")
+        if self.date and date.not_after <= self.date.not_after:
+            return []
+        self.date = self._known(date)
+        return [Save("trust/date", data)]
+
+    def offer_document(self, name: str, data: bytes) -> list[Action]:
+        """Take a document whose length and hash the manifest lists; it carries no signature of its own."""
+        entry = self._entry(name)
+        if entry is None or name not in self.needed:
+            raise RefusedError(f"the manifest lists no {name}, or nobody here needs it")
+        if len(data) != entry.length:
+            raise RefusedError(f"{name}: {len(data)} bytes instead of {entry.length}")
+        frame = Frame.from_bytes(data, limit=entry.length)
+        if frame.hash(self.fleet) != entry.hash or frame.signatures:
+            raise RefusedError(f"{name}: not the document that the manifest lists")
+        document = self._read(frame, _TABLES[name])
+        if document.version != entry.version:
+            raise RefusedError(f"{name}: not the version that the manifest lists")
+        self._documents[name] = (entry.hash, self._known(document))
+        return [Save(f"trust/doc/{name}", data)]
+
+    def offer_certificate(self, data: bytes, public_key: bytes) -> list[Action]:
+        """Take this device's own certificate, for its own key, if it is newer than the one held."""
+        frame = Frame.from_bytes(data)
+        if self.root is None:
+            raise RefusedError("a certificate needs its root first")
+        self._check_kind(frame, Certificate)
+        self._check_threshold(frame, self.root.signer, self.root.signer_n)
+        certificate = self._read(frame, Certificate)
+        if certificate.cert.key != public_key:
+            raise RefusedError("the certificate is for another key")
+        if self.certificate and certificate.version <= self.certificate.version:
+            return []
+        self.certificate = self._known(certificate)
+        return [Save("trust/certificate", data)]
+
+    @staticmethod
+    def _check_kind(frame: Frame, table: type[Document]) -> None:
+        if frame.kind != table.KIND:
+            raise MalformedError(f"expected a {table.KIND}, got another type")
+
+    def _read(self, frame: Frame, table: type[DocumentType]) -> DocumentType:
+        """The document of this fleet in `frame`; a newer protocol is told apart before its fields are judged."""
+        self._check_kind(frame, table)
+        fields: Any = decode_canonical(frame.body)
+        if isinstance(fields, dict) and type(fields.get("protocol")) is int and fields["protocol"] > PROTOCOL:
+            self.upgrade_needed = True
+            raise UpgradeNeededError(f"{table.KIND} speaks protocol {fields['protocol']}, this software {PROTOCOL}")
+        document = read(frame, table)
+        if document.fleet != self.fleet:
+            raise RefusedError(f"{table.KIND}: of another fleet")
+        return document
+
+    def _check_threshold(self, frame: Frame, keys: tuple[bytes, ...], threshold: int) -> None:
+        """Raise RefusedError unless `threshold` distinct keys of `keys` signed; a key counts once."""
+        message = signed_bytes(frame.kind, self.fleet, frame.body)
+        by_id = {key_id(key): key for key in keys}
+        valid = sum(
+            isinstance(signer, bytes) and signer in by_id and verify(by_id[signer], message, signature)
+            for signer, signature in frame.signatures
+        )
+        if valid < threshold:
+            raise RefusedError(f"{frame.kind}: {valid} of {threshold} signatures needed")
