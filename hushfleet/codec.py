@@ -311,7 +311,7 @@ def _checksum(body: NDArray[np.int64], tail: list[int], seed: bytes) -> int:
     """
     integers = np.concatenate((body, np.array(tail, np.int64))).view(np.uint64)
     odd = np.frombuffer(randombytes_buf_deterministic(8 * len(integers), seed), dtype="<u8") | np.uint64(1)
-    return int(np.multiply(odd, integers).sum(dtype=np.uint64))
+    return int(odd @ integers)
 
 
 def _check_lanes(
