@@ -158,6 +158,10 @@ class Owner:
         """Make a new fleet's id and keys; each role is (number of keys, threshold)."""
         return cls(draw(16), KeySet.draw(draw, *root), KeySet.draw(draw, *signer), KeySet.draw(draw, *fresh))
 
+    def key_sets(self) -> dict[str, KeySet]:
+        """The keys by role."""
+        return {"root": self.root, "signer": self.signer, "fresh": self.fresh}
+
     def sign_root(self, *, issued: int, not_after: int, version: int = 1, previous: KeySet | None = None) -> Frame:
         """The fleet root that names this owner's keys.
 

@@ -51,8 +51,8 @@ class Bundle:
     index: int
     name: str
     root_hash: bytes
-    root: bytes
-    certificate: bytes
+    root: bytes = field(repr=False)
+    certificate: bytes = field(repr=False)
     identity_seed: bytes = field(repr=False)
     seal_secret: bytes | None = field(repr=False)
     tls_certificate: Path

@@ -1,0 +1,103 @@
+"""`hushfleet fleet`: the owners' desk, offline."""
+
+import time
+from pathlib import Path
+
+import click
+from nacl.utils import random
+
+from firmware_profiles import catalog
+from fleet.composition import day
+from fleet.desk import Desk
+from hushfleet.wire.documents import MEMBER, PARTICIPANT
+
+_ROLES = {"participant": PARTICIPANT, "member": MEMBER, "both": PARTICIPANT | MEMBER}
+
+_directory = click.argument("directory", type=click.Path(path_type=Path))
+
+
+@click.group()
+def fleet() -> None:
+    """Make a fleet's keys and certificates, and sign what its devices obey."""
+
+
+@fleet.command()
+@_directory
+@click.option("--host", "hosts", multiple=True, required=True, help="Name or address of the broker; may be repeated.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8883, show_default=True, help="The broker's TLS port.")
+@click.option(
+    "--settings", type=click.Path(path_type=Path), help="A fleet.toml to start from instead of the commented defaults."
+)
+def init(directory: Path, hosts: tuple[str, ...], port: int, settings: Path | None) -> None:
+    """Make a new fleet in DIRECTORY: the owners' keys, the broker's and the coordinator's."""
+    desk = Desk.create(directory, hosts=hosts, port=port, settings=settings, draw=random, now=_now())
+    click.echo(f"fleet {desk.fleet().hex()} is in {directory}; its root's hash is {desk.root_hash().hex()}")
+    click.echo(f"keep {desk.keys} offline and backed up: whoever holds it owns the fleet")
+    click.echo(f"next: edit {directory / 'fleet.toml'}, add devices (hushfleet fleet add), then hushfleet fleet sign")
+
+
+@fleet.command()
+@_directory
+@click.argument("names", nargs=-1, required=True)
+@click.option("--role", type=click.Choice(list(_ROLES)), default="participant", show_default=True)
+@click.option(
+    "--profile",
+    default="gateway-wifi",
+    show_default=True,
+    help=f"Firmware profile: {', '.join(catalog.names())}, or the path of a file of your own.",
+)
+def add(directory: Path, names: tuple[str, ...], role: str, profile: str) -> None:
+    """Add devices; each gets a bundle in DIRECTORY/devices to copy to it."""
+    with Desk.open(directory) as desk:
+        desk.add(names, _ROLES[role], profile, draw=random, now=_now())
+        for name in names:
+            click.echo(f"{name}: index {desk.register().line(name).index}, bundle {desk.devices / name}")
+    click.echo(f"in force after: hushfleet fleet sign {directory}")
+
+
+@fleet.command("list")
+@_directory
+def list_devices(directory: Path) -> None:
+    """Show every device ever added."""
+    rows = [("index", "name", "roles", "profile", "not after", "revoked")]
+    with Desk.open(directory) as desk:
+        for line in desk.register().lines:
+            cert = desk.cert(line.index)
+            roles = next((name for name, bits in _ROLES.items() if bits == cert.roles), "coordinator")
+            revoked = day(line.revoked) if line.revoked else "-"
+            rows.append((str(line.index), line.name, roles, cert.profile or "-", day(cert.not_after), revoked))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@fleet.command()
+@_directory
+def sign(directory: Path) -> None:
+    """Sign what fleet.toml and the devices now are; run it again before the manifest runs out."""
+    with Desk.open(directory) as desk:
+        _sign(desk)
+
+
+@fleet.command()
+@_directory
+@click.argument("name")
+def revoke(directory: Path, name: str) -> None:
+    """Take a device out of the fleet for ever, and sign."""
+    with Desk.open(directory) as desk:
+        desk.revoke(name, now=_now())
+        click.echo(f"{name} is revoked; give {desk.transport / 'crl.pem'} to the broker")
+        if desk.is_signed():
+            _sign(desk)
+
+
+def _sign(desk: Desk) -> None:
+    composition = desk.sign(draw=random, now=_now())
+    for change in composition.changes:
+        click.echo(change)
+    for warning in composition.warnings:
+        click.echo(f"warning: {warning}", err=True)
+
+
+def _now() -> int:
+    return int(time.time())

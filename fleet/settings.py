@@ -1,0 +1,151 @@
+"""fleet.toml: the rules of a fleet as the owner edits them, before they are signed."""
+
+import json
+from dataclasses import dataclass, fields
+from typing import Annotated, Literal
+
+from hushfleet.configuration import Key, Range
+from hushfleet.errors import ConfigurationError
+from hushfleet.wire.documents import LARGEST_SURVIVOR_SET, Layer
+
+_U8, _U16, _U32 = Range(0, 2**8 - 1), Range(0, 2**16 - 1), Range(0, 2**32 - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class FleetName:
+    """`[fleet]`: what people call it."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.name) <= 40:
+            raise ConfigurationError("name must have 1 to 40 characters")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRules:
+    """`[policy]`: the fields of the policy document by their protocol names (docs/protocol.md, section 11.2)."""
+
+    committee_min: Annotated[int, _U8] = 4
+    recoveries: Annotated[int, _U8] = 1
+    smallest_survivor_set: Annotated[int, _U32] = 6
+    largest_survivor_set: Annotated[int, Range(1, LARGEST_SURVIVOR_SET)] = 100
+    assumed_colluders: Annotated[int, _U32] = 1
+    smallest_group: Annotated[int, _U32] = 6
+    clip: Annotated[float, Range(0)] = 1.0
+    largest_weight: Annotated[float, Range(1, 4)] = 1.0
+    interval: Annotated[int, _U32] = 60
+    uploads_per_base: Annotated[int, _U16] = 8
+    epoch_rounds: Annotated[int, Range(1, 1024)] = 32
+    epoch_age: Annotated[int, _U32] = 604_800
+    audit_rate: Annotated[float, Range(0, 1)] = 0.25
+    rollback_versions: Annotated[int, _U16] = 0
+    shards: Annotated[int, _U16] = 1
+    noise_floor: Annotated[float, Range(0)] = 0.0
+    epsilon: Annotated[float, Range(0)] = 0.0
+    delta: Annotated[float, Range(0, 1)] = 0.0
+    committee_trusted: bool = False
+    tiny_fleet: bool = False
+    noiseless_statistics: bool = False
+
+    def fields(self) -> dict[str, int | float]:
+        """The document's fields, flags as 0 or 1."""
+        values = {column.name: getattr(self, column.name) for column in fields(self)}
+        return {name: int(value) if type(value) is bool else value for name, value in values.items()}
+
+    def exceptions(self) -> tuple[str, ...]:
+        """The rules of safety that this policy gives up, by name."""
+        flags = ("committee_trusted", "tiny_fleet", "noiseless_statistics")
+        return tuple(flag for flag in flags if getattr(self, flag))
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """One entry of the layer list."""
+
+    inputs: Annotated[int, Key("in"), Range(1, 2**32 - 1)]
+    outputs: Annotated[int, Key("out"), Range(1, 2**32 - 1)]
+    act: Literal["none", "relu", "tanh", "sigmoid"]
+    kind: Literal["dense"] = "dense"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """`[model]`: what is trained."""
+
+    name: str
+    layers: tuple[LayerRow, ...]
+
+    def __post_init__(self) -> None:
+        if not self.name.isascii() or not 1 <= len(self.name) <= 64:
+            raise ConfigurationError("name must have 1 to 64 ASCII characters")
+
+    def layer_list(self) -> tuple[Layer, ...]:
+        """The layers as the model spec holds them."""
+        return tuple(Layer(row.kind, row.inputs, row.outputs, row.act) for row in self.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """`[validity]`: days that a signature counts."""
+
+    certificates: Annotated[int, Range(1, 36_525)] = 3_653
+    manifest: Annotated[int, Range(1, 3_653)] = 30
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSettings:
+    """The whole of fleet.toml."""
+
+    fleet: FleetName
+    model: Model
+    policy: PolicyRules = PolicyRules()
+    validity: Validity = Validity()
+
+
+def template(fleet_name: str) -> str:
+    """fleet.toml as `fleet init` writes it: every setting with its default and its meaning."""
+    return _TEMPLATE.replace("FLEET_NAME", json.dumps(fleet_name))
+
+
+_TEMPLATE = """\
+# The rules of this fleet. Edit them, then run: hushfleet fleet sign DIRECTORY
+# Devices take a new policy or model only through the manifest which that signs.
+
+[fleet]
+name = FLEET_NAME
+
+[model]                         # another name or other layers start training anew, from a new version 0
+name = "model"
+layers = [
+    { in = 16, out = 32, act = "relu" },        # act: none, relu, tanh, sigmoid
+    { in = 32, out = 2, act = "none" },
+]
+
+[policy]                        # what every device enforces by itself, whatever the coordinator says
+committee_min = 4               # smallest committee; up to committee_min - 2 * recoveries - 1 members may be corrupt
+recoveries = 1                  # failed members that the others can stand in for, each round
+smallest_survivor_set = 6       # fewer uploads than this are never summed; at least assumed_colluders + 5
+largest_survivor_set = 100      # at most 16383; a smaller number leaves each device finer steps
+assumed_colluders = 1           # participants that may pool what they know against the others
+smallest_group = 6              # where rounds are opened in groups
+clip = 1.0                      # largest norm of one device's update
+largest_weight = 1.0            # 1 to 4: how much more one device may count than another
+interval = 60                   # seconds between two rounds, at least
+uploads_per_base = 8            # uploads of one device from the same model version
+epoch_rounds = 32               # rounds for which a committee's keys are made, 1 to 1024
+epoch_age = 604800              # seconds after which they expire
+audit_rate = 0.25               # share of rounds in which a member's answer is recomputed
+rollback_versions = 0           # how far the live model may be set back
+shards = 1                      # coordinator processes that share the uploads
+noise_floor = 0.0               # differential privacy: smallest noise multiplier, and what one device may spend in all;
+epsilon = 0.0                   # 0 is off
+delta = 0.0
+committee_trusted = false       # exceptions that only an owner can sign: a committee too small to bear one corrupt
+tiny_fleet = false              # member; fewer than assumed_colluders + 5 uploads in a sum;
+noiseless_statistics = false    # statistics without noise
+
+[validity]                      # days
+certificates = 3653
+manifest = 30                   # devices stop when it runs out: sign again before
+"""
