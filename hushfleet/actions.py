@@ -63,7 +63,7 @@ class Unsubscribe:
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """Call `on_wake` at this time (seconds since 1970 UTC) or soon after. Several may be open; early calls are harmless."""
+    """Call `on_wake` at this time (seconds since 1970 UTC) or soon after; several may be open, early ones do no harm."""
 
     at: float
 
@@ -77,3 +77,21 @@ class Note:
 
 
 Action = Save | Erase | Publish | Subscribe | Unsubscribe | Wake | Note
+
+RETAINED = "retained/"
+"""Records under this prefix are what this process keeps on the broker, by topic; they survive both."""
+
+
+def retain(publish: Publish) -> list[Action]:
+    """Publish a retained message and remember it, to publish it again whenever a broker has lost it."""
+    return [Save(RETAINED + publish.topic, publish.payload), Publish(publish.topic, publish.payload, retain=True)]
+
+
+def clear(topic: str) -> list[Action]:
+    """Take a retained message back."""
+    return [Erase(RETAINED + topic), Publish(topic, b"", retain=True)]
+
+
+def retained(store: Store) -> list[Action]:
+    """Everything this process keeps on the broker, to be published again."""
+    return [Publish(key.removeprefix(RETAINED), payload, retain=True) for key, payload in store.scan(RETAINED)]

@@ -1,0 +1,277 @@
+"""The participant: a plan in, one masked upload out (docs/protocol.md, section 4). No I/O, no clock.
+
+It uploads at most once a round, ever. The whole masked upload and the round's number are saved in one transaction
+before the first byte leaves; after a crash those bytes go out again, or nothing.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from edge_agent.context import Context
+from edge_agent.live_model import LiveModel
+from hushfleet.actions import Action, Erase, Note, Publish, Save, Wake
+from hushfleet.errors import HushfleetError, RefusedError
+from hushfleet.hashing import digest
+from hushfleet.mqtt.chunks import chunk_hashes, cut, from_bitmap
+from hushfleet.plans import PlanRefusedError, VerifiedPlan, picked
+from hushfleet.wire.documents import PARTICIPANT
+from hushfleet.wire.framing import B32, U16, U32, U64, Bytes, Frame, Table
+from hushfleet.wire.round import (
+    ACCEPTED,
+    BASE_USED_UP,
+    DATA,
+    MISSING,
+    POLICY,
+    STALE_FLEET,
+    Claim,
+    Decline,
+    Header,
+    Plan,
+    Receipt,
+    Result,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hushfleet.codec import LocalReport
+
+STATE, UPLOAD = "participant/state", "participant/upload"
+ASK_AGAIN = 10.0
+"""Seconds without a receipt after which the header goes out again, to ask what is missing."""
+DAY = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class State(Table):
+    """What a participant has spent: its newest round, when that opened, and how often it used its base."""
+
+    KIND: ClassVar[str] = "state"
+    answered: U64 = 0
+    opened: U64 = 0
+    base: B32 = bytes(32)
+    uploads: U16 = 0
+    uploaded: U64 = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Upload(Table):
+    """One masked upload, kept until its receipt or the end of its round."""
+
+    KIND: ClassVar[str] = "kept"
+    round: U64
+    plan: B32
+    closes: U64
+    header: Bytes
+    size: U32
+    data: Bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Ask the runner for local training; it answers with `on_trained` or `on_training_failed`.
+
+    Attributes:
+        plan: the plan, with its training numbers.
+        plan_hash: names the plan in the answer.
+        flat: float32[d], the base model; not to be changed.
+        order_seed: 32 bytes that decide the order of the rows.
+    """
+
+    plan: Plan
+    plan_hash: bytes
+    flat: "NDArray[np.float32]" = field(repr=False)
+    order_seed: bytes
+
+
+class Participant:
+    """One device's part as participant. Built anew from its records at every start."""
+
+    def __init__(self, context: Context, live: LiveModel) -> None:
+        self._context = context
+        self._live = live
+        saved = context.store.get(STATE)
+        self._state = State.from_body(saved) if saved else State()
+        kept = context.store.get(UPLOAD)
+        self._upload = Upload.from_body(kept) if kept else None
+        self._plan: VerifiedPlan | None = None
+        self._training = False
+
+    def certified(self, now: float) -> bool:
+        """Whether the owners' certificate makes this device a participant now."""
+        certificate = self._context.trust.certificate
+        if certificate is None or not certificate.cert.roles & PARTICIPANT:
+            return False
+        return certificate.cert.not_before <= self._context.trust.time(now) <= certificate.cert.not_after
+
+    # Before training.
+
+    def on_plan(self, verified: VerifiedPlan, now: float) -> list[Action | Train]:
+        """Take part in a newly verified plan, or decline with a coarse reason."""
+        plan = verified.plan
+        actions: list[Action | Train] = list(self._end_round(plan.round))
+        if not self.certified(now) or plan.closes <= now or plan.round <= self._state.answered:
+            return actions
+        if not picked(verified.hash, self._context.index, plan.sample):
+            return [*actions, Note("not-sampled", {"round": plan.round})]
+        try:
+            self._check_past(plan, now)
+        except PlanRefusedError as refusal:
+            return [*actions, *self.decline(plan.round, verified.hash, refusal.reason, str(refusal))]
+        self._plan, self._training = verified, False
+        return [*actions, Wake(plan.opens), *self.advance(now)]
+
+    def _check_past(self, plan: Plan, now: float) -> None:
+        policy = self._context.trust.policy
+        if policy is None:
+            raise PlanRefusedError(STALE_FLEET, "the policy is not here")
+        if self._state.answered and plan.opens < self._state.opened + policy.interval:
+            raise PlanRefusedError(POLICY, "the rounds follow each other faster than the policy allows")
+        used = self._state.uploads if self._state.base == plan.base_hash else 0
+        if used >= policy.uploads_per_base and self._context.trust.time(now) < self._state.uploaded + DAY:
+            raise PlanRefusedError(BASE_USED_UP, "this base model has been answered as often as the policy allows")
+
+    def decline(self, round_number: int, plan_hash: bytes, reason: int, why: str) -> list[Action | Train]:
+        """Tell the coordinator, sealed and coarsely, that this device sits the round out."""
+        self._plan = None
+        note = Note("declined", {"round": round_number, "why": why})
+        if not self._context.trust.committee:
+            return [note]
+        sealed = self._context.sealed(Decline(self._context.index, plan_hash, reason))
+        return [note, *self._context.up("decline", round_number, sealed)]
+
+    def advance(self, now: float) -> list[Action | Train]:
+        """Start training once the plan is open and the live model is its base."""
+        if self._plan is None or self._training:
+            return []
+        plan = self._plan.plan
+        if now < plan.opens or not self._live.at(plan.base, plan.base_hash):
+            return []
+        if now >= plan.closes:
+            self._plan = None
+            return [Note("too-late", {"round": plan.round})]
+        self._training = True
+        flat = self._live.flat(self._plan.model)
+        return [Train(plan, self._plan.hash, flat, self._context.draw(32))]
+
+    # After training.
+
+    def on_training_failed(self, plan_hash: bytes, why: str) -> list[Action | Train]:
+        """The data or the numbers do not allow an update: decline."""
+        if self._plan is None or self._plan.hash != plan_hash:
+            return []
+        return self.decline(self._plan.plan.round, plan_hash, DATA, why)
+
+    def on_trained(
+        self, plan_hash: bytes, delta: "NDArray[np.float32]", report: "LocalReport", now: float
+    ) -> list[Action | Train]:
+        """Encode, mask, save and send the update, if the round is still open."""
+        verified, self._plan = self._plan, None
+        if verified is None or verified.hash != plan_hash:
+            return []
+        plan = verified.plan
+        if now >= plan.closes:
+            return [Note("too-late", {"round": plan.round})]
+        try:
+            y_point, data = self._masked(verified, delta, report)
+        except HushfleetError as error:
+            return self.decline(plan.round, plan_hash, DATA, str(error))
+        self._upload = self._signed(verified, y_point, data)
+        used = self._state.uploads if self._state.base == plan.base_hash else 0
+        self._state = State(
+            plan.round, plan.opens, plan.base_hash, min(used + 1, 0xFFFF), int(self._context.trust.time(now))
+        )
+        return [
+            Save(UPLOAD, self._upload.to_body()),
+            Save(STATE, self._state.to_body()),
+            Note("uploading", {"round": plan.round, "bytes": len(data)}),
+            *self._publishes(self._upload),
+            Wake(now + ASK_AGAIN),
+        ]
+
+    def _masked(
+        self, verified: VerifiedPlan, delta: "NDArray[np.float32]", report: "LocalReport"
+    ) -> tuple[bytes, bytes]:
+        """Y and the whole masked vector, packed. y and every seed are forgotten on return."""
+        from hushfleet.codec import encode_plain
+        from hushfleet.secagg.masks import MaskContext, add_masks, round_key
+
+        plan, context = verified.plan, self._context
+        vector = encode_plain(
+            delta,
+            1.0,
+            report,
+            clip=plan.clip,
+            step=plan.step,
+            largest_survivor_set=verified.policy.largest_survivor_set,
+            checksum_seed=digest("chks", verified.hash),
+            draw=context.draw,
+        )
+        key = round_key(context.vault_secret, context.draw, verified.hash, digest("body", vector.to_bytes(plan.bits)))
+        masks = MaskContext(context.fleet, verified.hash, plan.round)
+        add_masks(vector, key, masks, context.index, verified.committee())
+        return key.point, vector.to_bytes(plan.bits)
+
+    def _signed(self, verified: VerifiedPlan, y_point: bytes, data: bytes) -> Upload:
+        context, plan = self._context, verified.plan
+        hashes = chunk_hashes(cut(data, context.chunk))
+        unsigned = Header(plan.round, y_point, len(data), context.chunk, hashes, bytes(64))
+        claim = Claim(plan.roster, verified.hash, plan.round, context.index, y_point, unsigned.upload_hash())
+        signature = context.identity.sign("upload", context.fleet, claim.to_bytes())
+        header = Header(plan.round, y_point, len(data), context.chunk, hashes, signature)
+        frame = Frame(Header.KIND, header.to_body()).to_bytes()
+        return Upload(plan.round, verified.hash, plan.closes, frame, context.chunk, data)
+
+    # Until the receipt.
+
+    def _publishes(self, upload: Upload, chunks: list[int] | None = None) -> list[Action | Train]:
+        """The header, and the chunks (numbered from 1) that are named, or all of them."""
+        slices = cut(upload.data, upload.size)
+        wanted = range(1, len(slices) + 1) if chunks is None else chunks
+        return [
+            Publish(self._topic(upload, 0), upload.header),
+            *(Publish(self._topic(upload, chunk), slices[chunk - 1]) for chunk in wanted),
+        ]
+
+    def _topic(self, upload: Upload, chunk: int) -> str:
+        context = self._context
+        return context.topics.up(context.shard(), context.index, "upload", upload.round, chunk)
+
+    def on_receipt(self, receipt: Receipt, now: float) -> list[Action | Train]:
+        """Drop the upload once it is durable elsewhere, or send again what is missing."""
+        upload = self._upload
+        if upload is None or receipt.round != upload.round:
+            return []
+        if receipt.upload != Header.from_body(Frame.from_bytes(upload.header).body).upload_hash():
+            raise RefusedError("a receipt for another upload")
+        if receipt.state == MISSING:
+            count = len(cut(upload.data, upload.size))
+            chunks = [index + 1 for index in from_bitmap(receipt.missing, count)]
+            return [*self._publishes(upload, chunks)[1:], Wake(now + ASK_AGAIN)]
+        self._upload = None
+        note = Note(
+            "accepted" if receipt.state == ACCEPTED else "refused-upload",
+            {"round": receipt.round, "reason": receipt.reason},
+        )
+        return [Erase(UPLOAD), note]
+
+    def ask(self, now: float) -> list[Action | Train]:
+        """Without a receipt, send the header again: the coordinator answers what is missing."""
+        if self._upload is None:
+            return []
+        if now >= self._upload.closes:
+            return list(self._end_round(self._upload.round + 1))
+        return [Publish(self._topic(self._upload, 0), self._upload.header), Wake(now + ASK_AGAIN)]
+
+    def on_result(self, result: Result) -> list[Action | Train]:
+        """The round is over: nothing of it is sent any more."""
+        if self._plan is not None and self._plan.plan.round <= result.round:
+            self._plan = None
+        return list(self._end_round(result.round + 1))
+
+    def _end_round(self, next_round: int) -> list[Action]:
+        if self._upload is None or self._upload.round >= next_round:
+            return []
+        gone, self._upload = self._upload, None
+        return [Erase(UPLOAD), Note("upload-dropped", {"round": gone.round})]
