@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Runs the unit and protocol tests on the oldest versions the agent promises to work with: those of Debian 12, from its own
+# packages where they are, else the nearest wheels on Python 3.11. Elsewhere it says that it did not run.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. tools/system.sh
+
+venv=.setup/floor
+debian_packages=(python3-numpy python3-nacl python3-msgpack python3-click python3-venv)
+wheels=(numpy==1.24.4 PyNaCl==1.5.0 msgpack==1.0.5 click==8.1.3)
+# Not in Debian 12, or too old there. The agent needs paho-mqtt; the rest is for the tests.
+above=('paho-mqtt>=2.1,<3' 'SQLAlchemy>=2.0' 'cryptography>=42' 'pytest>=8' 'pytest-timeout>=2.3' 'hypothesis>=6.90' pyyaml)
+
+on_debian_12() {
+    [ -r /etc/os-release ] && (. /etc/os-release && [ "${ID:-}" = debian ] && [ "${VERSION_ID:-}" = 12 ])
+}
+
+have_debian_packages() {
+    ! dpkg-query -W -f '${db:Status-Status}\n' "${debian_packages[@]}" 2>&1 | grep -qvx installed
+}
+
+source=
+if on_debian_12 && { have_debian_packages || can_install; }; then
+    have_debian_packages || install_packages "${debian_packages[@]}"
+    source=debian
+elif python3.11 -c 'import ensurepip, venv' 2>/dev/null; then
+    source=wheels
+else
+    echo "floor of versions: not run (neither Debian 12's packages nor a Python 3.11 are here)"
+    exit 0
+fi
+
+wanted=$({ pwd; echo "$source"; cat tools/floor.sh setup.cfg; } | cksum)
+if [ "$wanted" != "$(cat "$venv/ready" 2>/dev/null)" ]; then
+    echo "set-up: making $venv from $source"
+    rm -rf "$venv"
+    if [ "$source" = debian ]; then
+        /usr/bin/python3 -m venv --system-site-packages "$venv"
+        "$venv/bin/python" -m pip install -q --no-input --disable-pip-version-check "${above[@]}" </dev/null
+    else
+        python3.11 -m venv "$venv"
+        "$venv/bin/python" -m pip install -q --no-input --disable-pip-version-check "${wheels[@]}" "${above[@]}" </dev/null
+    fi
+    "$venv/bin/python" -m pip install -q --no-input --disable-pip-version-check --no-deps -e . </dev/null
+    echo "$wanted" >"$venv/ready"
+fi
+
+"$venv/bin/python" - <<'END'
+from importlib.metadata import version
+print("floor of versions:", ", ".join(f"{name} {version(name)}" for name in ("numpy", "PyNaCl", "msgpack", "click")))
+END
+exec "$venv/bin/python" -m pytest -q --durations=0 --durations-min=5 -p no:cacheprovider tests/unit tests/protocol
