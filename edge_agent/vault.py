@@ -40,12 +40,15 @@ class Vault(RecordStore):
         """
         super().__init__(path, KIND)
         self._connection = self._file.connection
-        if self._file.commits == 0:
-            with self.transaction():
-                self.save("vault/secret", draw(32))
-        if self.get("vault/secret") is None:
+        try:
+            if self._file.commits == 0:
+                with self.transaction():
+                    self.save("vault/secret", draw(32))
+            if self.get("vault/secret") is None:
+                raise self._file.damaged("its secret is missing")
+        except BaseException:
             self.close()
-            raise self._file.damaged("its secret is missing")
+            raise
 
     def _begin(self) -> None:
         self._connection.execute("BEGIN IMMEDIATE")

@@ -1,0 +1,82 @@
+"""A service in miniature, to be killed: commits numbered transactions and acknowledges each one after its commit.
+
+    python store_child.py KIND PATH COUNT [--pages N] [--file-size BYTES]
+
+`expected(n)` is what the store holds after the first n transactions, `vault/secret` aside.
+"""
+
+import os
+import resource
+import sys
+from argparse import ArgumentParser
+from hashlib import blake2b
+from pathlib import Path
+
+from hushfleet.errors import StorageError
+from hushfleet.records import RecordStore
+
+KINDS = ("vault", "ledger")
+KEPT = 6
+
+
+def open_store(kind: str, path: Path) -> RecordStore:
+    if kind == "vault":
+        from edge_agent.vault import Vault
+
+        return Vault(path, os.urandom)
+    from coordinator.ledger import Ledger
+
+    return Ledger(path)
+
+
+def value(number: int) -> bytes:
+    """0 to 9,000 bytes, the same for the same number."""
+    size = (0, 32, 300, 1_500, 4_096, 9_000)[number % 6]
+    return blake2b(number.to_bytes(8, "big")).digest() * (size // 64) + bytes(size % 64)
+
+
+def expected(count: int) -> dict[str, bytes]:
+    """The last rows, and the number of transactions, as `transact` leaves them."""
+    oldest = max(0, (count - 1) // 4 * 4 + 1 - KEPT)
+    rows = {f"row/{number}": value(number) for number in range(oldest, count)}
+    return {**rows, "count": count.to_bytes(8, "big")} if count else {}
+
+
+def transact(store: RecordStore, number: int) -> None:
+    """Every transaction saves and replaces a record; every fourth erases what has become old."""
+    with store.transaction():
+        store.save(f"row/{number}", value(number))
+        store.save("count", (number + 1).to_bytes(8, "big"))
+        if number % 4 == 0:
+            for old in range(max(0, number - KEPT - 4), number - KEPT + 1):
+                store.erase(f"row/{old}")
+
+
+def content(store: RecordStore) -> dict[str, bytes]:
+    return {key: record for key, record in store.scan("") if key != "vault/secret"}
+
+
+def main() -> None:
+    parser = ArgumentParser()
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("path", type=Path)
+    parser.add_argument("count", type=int)
+    parser.add_argument("--pages", type=int)
+    parser.add_argument("--file-size", type=int)
+    options = parser.parse_args()
+    try:
+        store = open_store(options.kind, options.path)
+        if options.file_size:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (options.file_size, options.file_size))
+        if options.pages:
+            store._file.connection.execute(f"PRAGMA max_page_count = {options.pages}")
+        start = int.from_bytes(store.get("count") or b"", "big")
+        for number in range(start, start + options.count):
+            transact(store, number)
+            os.write(sys.stdout.fileno(), f"ack {number}\n".encode())
+    except StorageError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

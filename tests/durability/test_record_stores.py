@@ -1,0 +1,500 @@
+"""What vault and ledger promise alike, against real files and real processes."""
+
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pytest
+import store_child
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from store_child import KINDS, content, expected, open_store, transact
+
+from hushfleet.errors import StorageError
+from hushfleet.records import BATCH, RecordStore
+from hushfleet.storage import SCHEMA_VERSION
+
+Files = dict[str, bytes]
+Call = Callable[[], object]
+NAMES = ("store.db", "store.db-wal", "store.db-mark")
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "store.db"
+
+
+def child(kind: str, path: Path, count: int, *options: str) -> list[str]:
+    return [sys.executable, store_child.__file__, kind, str(path), str(count), *options]
+
+
+def files(path: Path) -> Files:
+    return {name: (path.parent / name).read_bytes() for name in NAMES if (path.parent / name).exists()}
+
+
+def put(path: Path, content: Files) -> None:
+    shutil.rmtree(path.parent, ignore_errors=True)
+    path.parent.mkdir(mode=0o700)
+    for name, data in content.items():
+        (path.parent / name).write_bytes(data)
+        (path.parent / name).chmod(0o600)
+
+
+def crashed(kind: str, path: Path, count: int, unfinished: int = 0) -> Files:
+    """The files of a process killed after `count` transactions, of which the log still holds the last few."""
+    with closing(open_store(kind, path)) as store:
+        for number in range(count):
+            transact(store, number)
+        store.begin()
+        for number in range(unfinished):
+            store.save(f"unfinished/{number}", bytes(4096))
+        return files(path)
+
+
+# --- reading and writing ---------------------------------------------------------------------------------------------
+
+
+class StoreIsADict(RuleBasedStateMachine):
+    """Whatever is saved, erased, committed, rolled back and reopened: the store holds what a dict would hold."""
+
+    kind: str
+    directory: Path
+    keys = st.text(st.sampled_from("ab/é\U0010ffff\0"), max_size=3)
+    values = st.binary(max_size=40) | st.integers(900, 9_000).map(bytes)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path = Path(mkdtemp(dir=self.directory)) / "store.db"
+        self.store = open_store(self.kind, self.path)
+        self.committed: dict[str, bytes] = dict(self.store.scan(""))
+        self.seen: dict[str, bytes] | None = None
+
+    @precondition(lambda self: self.seen is None)
+    @rule()
+    def begin(self) -> None:
+        self.store.begin()
+        self.seen = dict(self.committed)
+
+    @precondition(lambda self: self.seen is not None)
+    @rule(key=keys, value=values)
+    def save(self, key: str, value: bytes) -> None:
+        assert self.seen is not None
+        self.store.save(key, value)
+        self.seen[key] = value
+
+    @precondition(lambda self: self.seen is not None)
+    @rule(key=keys)
+    def erase(self, key: str) -> None:
+        assert self.seen is not None
+        self.store.erase(key)
+        self.seen.pop(key, None)
+
+    @precondition(lambda self: self.seen is not None)
+    @rule()
+    def commit(self) -> None:
+        assert self.seen is not None
+        self.store.commit()
+        self.committed, self.seen = self.seen, None
+
+    @precondition(lambda self: self.seen is not None)
+    @rule()
+    def roll_back(self) -> None:
+        self.store.rollback()
+        self.seen = None
+
+    @rule()
+    def reopen(self) -> None:
+        self.store.close()
+        self.store = open_store(self.kind, self.path)
+        self.seen = None
+
+    @rule(prefix=keys)
+    def scan(self, prefix: str) -> None:
+        current = self.committed if self.seen is None else self.seen
+        matching = sorted((key, value) for key, value in current.items() if key.startswith(prefix))
+        assert list(self.store.scan(prefix)) == matching
+
+    @invariant()
+    def holds_the_same(self) -> None:
+        current = self.committed if self.seen is None else self.seen
+        assert list(self.store.scan("")) == sorted(current.items())
+        for key in ("", "a", "é", "b/a"):
+            assert self.store.get(key) == current.get(key)
+
+    def teardown(self) -> None:
+        self.store.close()
+
+
+def test_a_store_is_a_dict(kind: str, tmp_path: Path) -> None:
+    machine = type("StoreIsADict", (StoreIsADict,), {"kind": kind, "directory": tmp_path})
+    few = settings(max_examples=25, stateful_step_count=25, deadline=None)
+    run_state_machine_as_test(machine, settings=few)
+
+
+def test_a_scan_reads_in_batches_and_survives_erasures_on_the_way(kind: str, path: Path) -> None:
+    keys = [f"chunk/{number:04}" for number in range(3 * BATCH)]
+    with closing(open_store(kind, path)) as store:
+        with store.transaction():
+            for key in keys:
+                store.save(key, key.encode())
+        with store.transaction():
+            for key, _ in store.scan("chunk/"):
+                store.erase(key)
+        assert list(store.scan("chunk/")) == []
+
+
+def test_a_block_that_raises_leaves_nothing(kind: str, path: Path) -> None:
+    with closing(open_store(kind, path)) as store:
+        transact(store, 0)
+        with pytest.raises(KeyError), store.transaction():
+            store.save("row/0", b"other")
+            store.erase("count")
+            raise KeyError
+        assert content(store) == expected(1)
+
+
+def test_writing_without_a_transaction_is_a_mistake_of_the_caller(kind: str, path: Path) -> None:
+    with closing(open_store(kind, path)) as store:
+        writes: list[Call] = [lambda: store.save("a", b""), lambda: store.erase("a"), store.commit, store.rollback]
+        for write in writes:
+            with pytest.raises(RuntimeError, match="no transaction"):
+                write()
+        store.begin()
+        with pytest.raises(RuntimeError, match="a transaction is open"):
+            store.begin()
+
+
+def test_an_empty_transaction_writes_nothing(kind: str, path: Path) -> None:
+    with closing(open_store(kind, path)) as store:
+        transact(store, 0)
+        before = files(path)
+        with store.transaction():
+            store.erase("missing")
+        assert files(path) == before
+
+
+def test_after_close_every_call_refuses(kind: str, path: Path) -> None:
+    store = open_store(kind, path)
+    store.close()
+    assert_refuses_everything(store)
+
+
+def assert_refuses_everything(store: RecordStore) -> None:
+    calls: list[Call] = [
+        lambda: store.get("count"),
+        lambda: list(store.scan("")),
+        store.begin,
+        lambda: store.save("a", b""),
+        lambda: store.erase("a"),
+        store.commit,
+        store.rollback,
+    ]
+    for call in calls:
+        with pytest.raises(StorageError, match=str(store._file.path)):
+            call()
+
+
+# --- erasing ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_erased_and_replaced_values_are_in_no_file(kind: str, path: Path, seed: int) -> None:
+    """Sizes around every limit of SQLite's pages; without the padding some remains are found on this way."""
+    choice = random.Random(seed)
+    live: dict[str, bytes] = {}
+    gone: list[bytes] = []
+    serial = 0
+    with closing(open_store(kind, path)) as store:
+        for _ in range(50):
+            with store.transaction():
+                for _ in range(choice.randrange(1, 20)):
+                    key = choice.choice([*live, f"{choice.randrange(9)}/{'long' * choice.choice((0, 150))}{serial}"])
+                    if key in live:
+                        gone.append(live.pop(key))
+                    if key.endswith(str(serial)) or choice.random() < 0.3:
+                        live[key] = b"<%08d>" % serial
+                        store.save(key, live[key] * choice.choice((1, 2, 10, 50, 90, 100, 110, 300, 400, 900)))
+                        serial += 1
+                    else:
+                        store.erase(key)
+        with store.transaction():
+            store.save("last", b"")
+        with store.transaction():
+            store.erase("last")
+        everything = b"".join(file.read_bytes() for file in path.parent.iterdir())
+    assert len(gone) > 100
+    assert [marker for marker in gone if marker in everything] == []
+    assert all(marker in everything for marker in live.values())
+
+
+# --- crashes ---------------------------------------------------------------------------------------------------------
+
+
+def test_sigkill_at_any_moment_loses_nothing_acknowledged(kind: str, path: Path) -> None:
+    choice = random.Random(kind)
+    for _ in range(8):
+        process = subprocess.Popen(child(kind, path, 100_000), stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(choice.randrange(1, 60))]
+        process.kill()
+        lines += process.stdout.read().splitlines()
+        assert process.wait() == -signal.SIGKILL
+        with closing(open_store(kind, path)) as store:
+            found = content(store)
+        done = int.from_bytes(found["count"], "big")
+        assert found == expected(done)
+        assert done in (acknowledged(lines), acknowledged(lines) + 1)
+
+
+def acknowledged(lines: list[str]) -> int:
+    return int(lines[-1].split()[1]) + 1 if lines else 0
+
+
+def test_what_was_not_committed_is_gone_after_a_crash(kind: str, path: Path) -> None:
+    image = crashed(kind, path, 10, unfinished=2_000)
+    assert len(image["store.db-wal"]) > 4_000_000
+    put(path, image)
+    with closing(open_store(kind, path)) as store:
+        assert content(store) == expected(10)
+
+
+# --- failing disks ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limit", "remedy"),
+    [(("--pages", "16"), "the disk is full; free some space"), (("--file-size", "100000"), "look for a full disk")],
+)
+def test_a_full_disk_ends_the_service_and_keeps_what_was_acknowledged(
+    kind: str, path: Path, limit: tuple[str, str], remedy: str
+) -> None:
+    result = subprocess.run(child(kind, path, 1_000, *limit), capture_output=True, text=True)
+    assert result.returncode == 1
+    assert str(path) in result.stderr
+    assert remedy in result.stderr
+    assert "Traceback" not in result.stderr
+    done = acknowledged(result.stdout.splitlines())
+    assert 0 < done < 1_000
+    with closing(open_store(kind, path)) as store:
+        assert content(store) == expected(done)
+        transact(store, done)
+        assert content(store) == expected(done + 1)
+
+
+def test_after_a_failure_every_call_refuses_until_reopened(kind: str, path: Path) -> None:
+    store = open_store(kind, path)
+    transact(store, 0)
+    store._file.connection.execute("PRAGMA max_page_count = 1").fetchall()
+    with pytest.raises(StorageError, match="disk is full"), store.transaction():
+        for number in range(100):
+            store.save(f"row/{number}", bytes(9_000))
+    assert_refuses_everything(store)
+    store.close()
+    with closing(open_store(kind, path)) as store:
+        assert content(store) == expected(1)
+
+
+# --- one process at a time -------------------------------------------------------------------------------------------
+
+
+def test_a_second_process_is_told_at_once_and_by_whom(kind: str, path: Path) -> None:
+    with closing(open_store(kind, path)) as store:
+        transact(store, 0)
+        for _ in range(2):
+            result = subprocess.run(child(kind, path, 1), capture_output=True, text=True)
+            assert result.returncode == 1
+            assert f"{path}: in use by process {os.getpid()}" in result.stderr
+            assert result.stdout == ""
+        with pytest.raises(StorageError, match=f"in use by process {os.getpid()}"):
+            open_store(kind, path)
+        transact(store, 1)
+        assert content(store) == expected(2)
+
+
+def test_the_file_is_free_as_soon_as_its_process_is_dead(kind: str, path: Path) -> None:
+    process = subprocess.Popen(child(kind, path, 100_000), stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ack 0\n"
+    process.kill()
+    process.communicate()
+    open_store(kind, path).close()
+
+
+# --- files that are refused ------------------------------------------------------------------------------------------
+
+
+def refusal(kind: str, path: Path, content: Files) -> str:
+    """Why these files are refused; their bytes stay as they are."""
+    put(path, content)
+    with pytest.raises(StorageError) as refused:
+        open_store(kind, path)
+    assert files(path) | content == files(path), "a refused file was changed"
+    assert str(path) in str(refused.value)
+    return str(refused.value)
+
+
+def outcome(kind: str, path: Path, files: Files) -> dict[str, bytes] | None:
+    """What the store holds, or None if it is refused."""
+    put(path, files)
+    try:
+        store = open_store(kind, path)
+    except StorageError:
+        return None
+    with closing(store):
+        return content(store)
+
+
+@pytest.mark.parametrize(
+    ("name", "crash"),
+    [
+        ("store.db", True),
+        ("store.db-wal", True),
+        ("store.db-mark", True),
+        ("store.db", False),
+        ("store.db-mark", False),
+    ],
+)
+def test_a_changed_byte_or_a_cut_is_harmless_or_refused(kind: str, path: Path, name: str, crash: bool) -> None:
+    """In the files of a crash, of which the log holds the last commits, and in those of a clean end."""
+    count = 24
+    image = crashed(kind, path, count)
+    if not crash:
+        image = files(path)
+    size = len(image[name])
+    choice = random.Random(size)
+    outcomes = []
+    for position in [*range(min(100, size)), *choice.sample(range(size), min(200, size))]:
+        damaged = bytearray(image[name])
+        damaged[position] ^= 1 << choice.randrange(8)
+        outcomes.append(outcome(kind, path, {**image, name: bytes(damaged)}))
+    for length in choice.sample(range(size), min(40, size)):
+        outcomes.append(outcome(kind, path, {**image, name: image[name][:length]}))
+    assert all(found in (None, expected(count)) for found in outcomes)
+    if name == "store.db-mark":
+        assert None not in outcomes
+    else:
+        assert None in outcomes
+
+
+def test_a_lost_log_is_refused(kind: str, path: Path) -> None:
+    image = crashed(kind, path, 3)
+    image.pop("store.db-wal")
+    assert "0 commits, but" in refusal(kind, path, image)
+
+
+def test_an_older_copy_of_the_database_is_refused(kind: str, path: Path) -> None:
+    old = crashed(kind, path, 5)
+    new = crashed(kind, path, 3)
+    text = refusal(kind, path, {**old, "store.db-mark": new["store.db-mark"]})
+    assert "commits, but" in text
+    assert "were acknowledged" in text
+
+
+def test_the_log_of_another_store_is_refused(kind: str, path: Path) -> None:
+    image = crashed(kind, path, 5)
+    other = crashed(kind, path.parent.with_name("other") / "store.db", 7)
+    assert "belongs to another" in refusal(kind, path, {**image, "store.db-wal": other["store.db-wal"]})
+
+
+def test_a_copy_without_its_mark_is_taken(kind: str, path: Path) -> None:
+    image = crashed(kind, path, 5)
+    image.pop("store.db-mark")
+    assert outcome(kind, path, image) == expected(5)
+    assert "store.db-mark" in files(path)
+
+
+def test_a_missing_database_is_not_made_anew(kind: str, path: Path) -> None:
+    image = crashed(kind, path, 5)
+    assert "the file is missing" in refusal(kind, path, {"store.db-mark": image["store.db-mark"]})
+    assert "the file is missing" in refusal(kind, path, {"store.db-wal": image["store.db-wal"]})
+    assert not path.exists()
+
+
+def test_an_emptied_database_is_not_made_anew(kind: str, path: Path) -> None:
+    image = crashed(kind, path, 5)
+    assert "it is empty" in refusal(kind, path, {**image, "store.db": b""})
+    assert "it is empty" in refusal(kind, path, {"store.db": b""})
+
+
+def test_what_is_no_database_is_refused(kind: str, path: Path) -> None:
+    assert "not a database" in refusal(kind, path, {"store.db": b"[agent]\nname = 17\n" * 300})
+
+
+def test_a_foreign_database_is_refused(kind: str, path: Path) -> None:
+    other = crashed("ledger" if kind == "vault" else "vault", path, 5)
+    assert f"not hushfleet's {kind}" in refusal(kind, path, other)
+    put(path, {})
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE records (key BLOB)")
+    path.chmod(0o600)
+    assert f"not hushfleet's {kind}" in refusal(kind, path, files(path))
+
+
+@pytest.mark.parametrize(("version", "reason"), [(SCHEMA_VERSION + 1, "newer version"), (0, "schema version 0")])
+def test_another_schema_version_is_refused(kind: str, path: Path, version: int, reason: str) -> None:
+    open_store(kind, path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {version}")
+    assert reason in refusal(kind, path, files(path))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_that_others_may_read_is_refused(kind: str, path: Path, name: str) -> None:
+    put(path, crashed(kind, path, 3))
+    (path.parent / name).chmod(0o640)
+    with pytest.raises(StorageError, match=f"run: chmod 600 {path.parent / name}"):
+        open_store(kind, path)
+
+
+def test_a_directory_that_others_may_enter_is_refused(kind: str, path: Path) -> None:
+    path.parent.mkdir(mode=0o755)
+    with pytest.raises(StorageError, match=f"run: chmod 700 {path.parent}"):
+        open_store(kind, path)
+
+
+def test_files_are_made_for_this_user_alone(kind: str, path: Path) -> None:
+    old = os.umask(0)
+    try:
+        with closing(open_store(kind, path)):
+            modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    finally:
+        os.umask(old)
+    assert modes == dict.fromkeys(NAMES, 0o600)
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_link_or_a_directory_in_its_place_is_refused(kind: str, path: Path, name: str) -> None:
+    image = crashed(kind, path, 3)
+    place = path.parent / name
+    put(path, {other: data for other, data in image.items() if other != name})
+    target = path.parent / "elsewhere"
+    target.write_bytes(image[name])
+    target.chmod(0o600)
+    place.symlink_to(target)
+    with pytest.raises(StorageError, match=f"{place}: not a regular file"):
+        open_store(kind, path)
+    place.unlink()
+    place.mkdir()
+    with pytest.raises(StorageError, match=f"{place}: not a regular file"):
+        open_store(kind, path)
+
+
+def test_a_directory_that_cannot_be_made_is_named(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=str(tmp_path / "missing" / "data")):
+        open_store(kind, tmp_path / "missing" / "data" / "store.db")
