@@ -102,8 +102,8 @@ class Link:
 
     @property
     def queued(self) -> int:
-        """Messages that are not acknowledged by the broker yet, those in flight included."""
-        return len(self._outbox)
+        """What the broker has not acknowledged yet; in flight and on its way to the network thread included."""
+        return len(self._outbox) + len(self._commands)
 
     def start(self) -> None:
         """Connect, and stay connected until `stop`. Once only."""
@@ -118,8 +118,9 @@ class Link:
         Returns:
             Whether the broker has acknowledged everything that was queued.
         """
-        self._stop_by = time.monotonic() + timeout
-        self._ring()
+        deadline = time.monotonic() + timeout
+        # In its turn, so that what was published before still goes.
+        self._post(lambda: setattr(self, "_stop_by", deadline))
         self._thread.join(timeout + 1.0)
         return self.queued == 0
 
@@ -146,9 +147,6 @@ class Link:
 
     def _post(self, command: Callable[[], None]) -> None:
         self._commands.append(command)
-        self._ring()
-
-    def _ring(self) -> None:
         with suppress(BlockingIOError):
             self._bell.send(b"!")
 
@@ -221,7 +219,7 @@ class Link:
                 self._push(client)
                 writing = selectors.EVENT_WRITE if client.want_write() else 0
                 selector.modify(connection, selectors.EVENT_READ | writing)
-                selector.select(0 if connection.pending() else self._tick)
+                selector.select(0 if connection.pending() else self._rest())
                 client.loop_read()
                 client.loop_write()
                 client.loop_misc()
@@ -244,14 +242,17 @@ class Link:
         while message := self._outbox.take():
             number = client.publish(message.topic, message.payload, qos=1, retain=message.retain).mid
             self._flying[number] = message
-        if self._stop_by is not None and self.queued == 0:
+        if self._stop_by is not None and len(self._outbox) == 0:
             client.disconnect(ReasonCode(PacketTypes.DISCONNECT, "Disconnect with will message"))
 
     def _obey(self) -> None:
         with suppress(BlockingIOError):
             self._ear.recv(65_536)
         while self._commands:
-            self._commands.popleft()()
+            try:
+                self._commands[0]()
+            finally:
+                self._commands.popleft()
 
     def _acknowledge(self, token: AckToken) -> None:
         """A number means another message on another connection: confirm it only on its own."""
@@ -262,6 +263,9 @@ class Link:
 
     def _is_owed(self) -> bool:
         return self._accepted_at is None or bool(self._flying) or self._subscriptions.open
+
+    def _rest(self) -> float:
+        return self._tick if self._stop_by is None else max(0.0, min(self._tick, self._stop_by - time.monotonic()))
 
     def _is_over(self) -> bool:
         return self._stop_by is not None and (self._accepted_at is None or time.monotonic() > self._stop_by)
