@@ -71,7 +71,7 @@ def check_layers(layers: Sequence[LayerLike]) -> None:
             known = ", ".join(ACTIVATIONS)
             raise ConfigurationError(f"layer {number} has activation {layer.act!r}: use one of {known}")
         if layer.inputs < 1 or layer.outputs < 1:
-            raise ConfigurationError(f"layer {number} is {layer.inputs} to {layer.outputs} wide: both must be 1 or more")
+            raise ConfigurationError(f"layer {number} is {layer.inputs} to {layer.outputs} wide: both must be above 0")
     for number, (layer, following) in enumerate(pairwise(layers), start=1):
         if layer.outputs != following.inputs:
             raise ConfigurationError(

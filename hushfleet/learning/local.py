@@ -1,0 +1,184 @@
+"""Local training and local evaluation on one device: SGD with momentum over its own rows (docs/protocol.md, section 4).
+
+With `proximal` above 0 every step is also pulled back towards the global model (FedProx, Li et al. 2020).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from hushfleet.errors import ConfigurationError, RefusedError
+from hushfleet.learning.layers import (
+    Floats,
+    Head,
+    Labels,
+    LayerLike,
+    check_labels,
+    check_rows,
+    forward,
+    loss_and_gradient,
+    losses,
+    unflatten,
+)
+
+LARGEST_LOSS = 64.0
+"""One row's loss counts for at most this much, so that a loss lane has a public range (section 11.6)."""
+
+_ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class LocalResult:
+    """What one round of local training gives.
+
+    Attributes:
+        delta: float32[d], trained parameters minus the global ones; finite.
+        examples: rows seen, each as often as it was seen: steps times the batch.
+        training_loss_sum: sum over those rows of min(loss, 64), each taken just before the step that used it.
+    """
+
+    delta: npt.NDArray[np.float32] = field(repr=False)
+    examples: int
+    training_loss_sum: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How a model does on rows it is not trained on.
+
+    Attributes:
+        evaluated: rows scored.
+        loss_sum: sum over them of min(loss, 64).
+        correct: rows whose most likely class is their label; 0 under a `mean_squared` head.
+    """
+
+    evaluated: int
+    loss_sum: float
+    correct: int
+
+
+def train(
+    flat: npt.NDArray[np.float32],
+    layers: Sequence[LayerLike],
+    x: Floats,
+    y: Labels,
+    *,
+    head: Head,
+    steps: int,
+    batch: int,
+    rate: float,
+    momentum: float,
+    proximal: float,
+    order_seed: bytes,
+) -> LocalResult:
+    """Take `steps` steps from the global model, over shuffled passes through the rows.
+
+    Args:
+        flat: float32[d], the global model.
+        layers: its layer list.
+        x: float[n, features], n at least 1, finite.
+        y: int[n] classes (`softmax`) or float[n, outputs] targets (`mean_squared`).
+        head: what stands on the last layer.
+        steps: number of steps, at least 1.
+        batch: rows a step, at least 1; all of them where there are fewer.
+        rate: learning rate, above 0.
+        momentum: 0 up to, not including, 1. The velocity starts at 0 in every round.
+        proximal: strength of the pull back to `flat`, 0 for none.
+        order_seed: decides the order of the rows and nothing else; the same seed gives the same result.
+
+    Raises:
+        ConfigurationError: no rows, rows that do not fit the model, a value that is not finite.
+        RefusedError: numbers of the plan out of their range, or ones under which training diverged.
+    """
+    _check_numbers(steps, batch, rate, momentum, proximal)
+    _check_data(flat, layers, x, y, head)
+    if len(x) == 0:
+        raise ConfigurationError("there are no rows to train on: give the data source some, or a smaller holdout")
+    trained = flat.copy()
+    velocity = np.zeros_like(flat)
+    examples, loss_sum = 0, 0.0
+    batches = _batches(len(x), min(batch, len(x)), order_seed)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for step in range(1, steps + 1):
+            rows = next(batches)
+            row_losses, gradient = loss_and_gradient(trained, layers, x[rows], y[rows], head)
+            if not np.isfinite(row_losses).all():
+                raise _diverged(step, steps, rate)
+            examples += len(rows)
+            loss_sum += _capped_sum(row_losses)
+            if proximal > 0:
+                gradient += np.float32(proximal) * (trained - flat)
+            velocity *= np.float32(momentum)
+            velocity += gradient
+            trained -= np.float32(rate) * velocity
+        delta = trained - flat
+    if not np.isfinite(delta).all():
+        raise _diverged(steps, steps, rate)
+    return LocalResult(delta, examples, loss_sum)
+
+
+def evaluate(
+    flat: npt.NDArray[np.float32], layers: Sequence[LayerLike], x: Floats, y: Labels, *, head: Head
+) -> Evaluation:
+    """Score a model; no rows at all score as zeros.
+
+    Args and errors are those of `train`; a model whose loss is not finite on some row counts 64 there.
+    """
+    _check_data(flat, layers, x, y, head)
+    loss_sum, correct = 0.0, 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        for begin in range(0, len(x), _ROWS_AT_ONCE):
+            rows = slice(begin, begin + _ROWS_AT_ONCE)
+            outputs = forward(flat, layers, x[rows])
+            loss_sum += _capped_sum(losses(outputs, y[rows], head))
+            if head == "softmax":
+                correct += int(np.count_nonzero(outputs.argmax(axis=1) == y[rows]))
+    return Evaluation(len(x), loss_sum, correct)
+
+
+def _batches(rows: int, batch: int, order_seed: bytes) -> Iterator[npt.NDArray[np.intp]]:
+    """Row numbers, `batch` at a time and for ever: one shuffled pass after another, the last few joined to the next."""
+    generator = np.random.default_rng(int.from_bytes(order_seed, "little"))
+    waiting = generator.permutation(rows)
+    while True:
+        if len(waiting) < batch:
+            waiting = np.concatenate([waiting, generator.permutation(rows)])
+        yield waiting[:batch]
+        waiting = waiting[batch:]
+
+
+def _capped_sum(row_losses: Floats) -> float:
+    return float(np.fmin(row_losses, LARGEST_LOSS).sum(dtype=np.float64))  # fmin counts a nan as 64 too
+
+
+def _check_data(
+    flat: npt.NDArray[np.float32], layers: Sequence[LayerLike], x: Floats, y: Labels, head: Head
+) -> None:
+    unflatten(flat, layers)
+    check_rows(x, layers)
+    check_labels(y, len(x), layers[-1].outputs, head)
+    for name, values in (("feature", x), ("target", y)):
+        if not np.isfinite(values).all():
+            row = int(np.argwhere(~np.isfinite(values))[0][0])
+            raise ConfigurationError(f"a {name} in row {row} is nan or infinite: clean the data source")
+
+
+def _check_numbers(steps: int, batch: int, rate: float, momentum: float, proximal: float) -> None:
+    for name, value, fits, allowed in (
+        ("steps", steps, steps >= 1, "at least 1"),
+        ("batch", batch, batch >= 1, "at least 1"),
+        ("rate", rate, 0 < rate < np.inf, "above 0"),
+        ("momentum", momentum, 0 <= momentum < 1, "at least 0 and below 1"),
+        ("proximal", proximal, 0 <= proximal < np.inf, "at least 0"),
+    ):
+        if not fits:
+            raise RefusedError(f"the plan's {name} is {value}: it must be {allowed}")
+
+
+def _diverged(step: int, steps: int, rate: float) -> RefusedError:
+    return RefusedError(
+        f"local training diverged at step {step} of {steps}: the learning rate {rate} is too high for these rows; "
+        "lower the plan's rate, or look for outliers in the data source"
+    )
