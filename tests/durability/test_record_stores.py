@@ -212,32 +212,34 @@ def assert_refuses_everything(store: RecordStore) -> None:
 # --- erasing ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [3, 11, 14])
 def test_erased_and_replaced_values_are_in_no_file(kind: str, path: Path, seed: int) -> None:
-    """Sizes around every limit of SQLite's pages; without the padding some remains are found on this way."""
+    """Sizes around every limit of SQLite's pages; without the padding these seeds leave remains of values."""
     choice = random.Random(seed)
     live: dict[str, bytes] = {}
     gone: list[bytes] = []
     serial = 0
     with closing(open_store(kind, path)) as store:
-        for _ in range(50):
+        for _ in range(60):
             with store.transaction():
                 for _ in range(choice.randrange(1, 20)):
-                    key = choice.choice([*live, f"{choice.randrange(9)}/{'long' * choice.choice((0, 150))}{serial}"])
-                    if key in live:
+                    what = choice.random()
+                    key = f"{choice.randrange(9)}/{'long' * choice.choice((0, 0, 25, 150))}{serial}"
+                    if live and what < 0.55:
+                        key = choice.choice(list(live))
                         gone.append(live.pop(key))
-                    if key.endswith(str(serial)) or choice.random() < 0.3:
-                        live[key] = b"<%08d>" % serial
-                        store.save(key, live[key] * choice.choice((1, 2, 10, 50, 90, 100, 110, 300, 400, 900)))
-                        serial += 1
-                    else:
+                    if what < 0.4:
                         store.erase(key)
+                    else:
+                        live[key] = b"<%010d>" % serial
+                        store.save(key, live[key] * choice.choice((1, 2, 8, 40, 75, 83, 90, 250, 333, 416, 750)))
+                        serial += 1
         with store.transaction():
             store.save("last", b"")
         with store.transaction():
             store.erase("last")
         everything = b"".join(file.read_bytes() for file in path.parent.iterdir())
-    assert len(gone) > 100
+    assert len(gone) > 200
     assert [marker for marker in gone if marker in everything] == []
     assert all(marker in everything for marker in live.values())
 

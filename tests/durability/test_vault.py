@@ -44,7 +44,7 @@ def test_a_vault_without_its_secret_is_refused(tmp_path: Path) -> None:
     Vault(path, os.urandom).close()
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("DELETE FROM records")
-    with pytest.raises(StorageError, match="its secret is missing.*enrol this device anew"):
+    with pytest.raises(StorageError, match=r"its secret is missing.*enrol this device anew"):
         Vault(path, os.urandom)
 
 
