@@ -1,0 +1,223 @@
+"""The coordinator as one whole: documents, committee, rounds, in this order (docs/protocol.md, sections 2-4). No I/O.
+
+Nothing that arrives can raise out of here: what is malformed, forged or against a rule is refused, counted and noted.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from coordinator.context import Context
+from coordinator.epochs import Epochs
+from coordinator.round import Round, RoundSettings
+from coordinator.setup import Setup, SetupSettings
+from hushfleet.actions import RETAINED, Action, Note, Publish, Subscribe, clear, retain, retained
+from hushfleet.errors import HushfleetError, RefusedError
+from hushfleet.mqtt.inbox import Inbox, publishes
+from hushfleet.mqtt.topics import Parsed
+from hushfleet.trust import READY, WAITING
+from hushfleet.wire.documents import Entry, Manifest
+from hushfleet.wire.framing import Frame
+
+LARGEST_UP = 4 * 1024 * 1024
+"""Bytes of a chunked message of a device, uploads apart; the round bounds each kind more tightly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """What the owners' desk hands over: exact frames.
+
+    Attributes:
+        roots: every root by version.
+        manifest, date: the newest; the date may be empty.
+        documents: committee, roster, policy, model by name.
+        certificates: each device's by roster index.
+    """
+
+    roots: Mapping[int, bytes]
+    manifest: bytes
+    date: bytes
+    documents: Mapping[str, bytes]
+    certificates: Mapping[int, bytes]
+
+
+class Conductor:
+    """Routes what arrives to set-up and round, and begins what is due. Built anew from its records at every start."""
+
+    def __init__(self, context: Context, setup: SetupSettings, rounds: RoundSettings) -> None:
+        self.context = context
+        self.refusals: Counter[str] = Counter()
+        self.epochs = Epochs(context)
+        self.setup = Setup(context, self.epochs, setup)
+        self.round = Round(context, self.epochs, rounds)
+        self._settings = rounds
+        self._inbox = Inbox()
+        self._signed: Signed | None = None
+        self._awaited = context.topics.result(self.round.last) if self.round.between() else ""
+        self._next_plan = 0.0
+        self._done = 0
+        self._state = WAITING
+        self._resumed = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the rounds asked for have been run and the last result is on the broker."""
+        return bool(self._settings.total) and self._done >= self._settings.total and not self._awaited
+
+    # Documents.
+
+    def offer(self, signed: Signed) -> None:
+        """Take newer documents from the owners; they come into force between two rounds."""
+        self._signed = signed
+
+    def _take_documents(self) -> list[Action]:
+        """Verify what the owners signed, and publish it."""
+        signed, self._signed = self._signed, None
+        if signed is None:
+            return []
+        trust, names, actions = self.context.trust, self.context.topics, []
+        try:
+            for version in sorted(signed.roots):
+                if trust.root is None or version > trust.root.version:
+                    actions += trust.offer_root(signed.roots[version])
+                actions += self._retain(Publish(names.root(version), signed.roots[version]))
+            actions += trust.offer_manifest(signed.manifest)
+            if signed.date:
+                actions += trust.offer_date(signed.date)
+            for entry in trust.missing():
+                actions += trust.offer_document(entry.name, signed.documents[entry.name])
+        except (HushfleetError, KeyError) as error:
+            return [*actions, Note("documents-refused", {"why": str(error)})]
+        for entry in Manifest.from_body(Frame.from_bytes(signed.manifest).body).docs:
+            if entry.name in signed.documents:
+                for publish in publishes(self._topic(entry), signed.documents[entry.name], self.context.chunk):
+                    actions += self._retain(publish)
+        for index, certificate in signed.certificates.items():
+            actions += self._retain(Publish(names.certificate(index), certificate))
+        actions += self._retain(Publish(names.manifest(), signed.manifest))
+        if signed.date:
+            actions += self._retain(Publish(names.date(), signed.date))
+        return [*actions, *self._clear_old_documents()]
+
+    def _topic(self, entry: Entry) -> Callable[[int], str]:
+        names = self.context.topics
+        return lambda chunk: names.document(entry.name, entry.version, chunk)
+
+    def _clear_old_documents(self) -> list[Action]:
+        """The versions before are taken back once the manifest has moved."""
+        names, manifest = self.context.topics, self.context.trust.manifest
+        live = {(entry.name, entry.version) for entry in manifest.docs} if manifest else set()
+        prefix = RETAINED + names.document("", 0, 0).removesuffix("/0/0").removesuffix("/")
+        actions: list[Action] = []
+        for key, _ in self.context.store.scan(prefix):
+            topic = key.removeprefix(RETAINED)
+            at = names.parse(topic)
+            if (at.name, at.version) not in live:
+                actions += clear(topic)
+        return actions
+
+    def _retain(self, publish: Publish) -> list[Action]:
+        """Retain what is not retained yet in just these bytes."""
+        held = self.context.store.get(RETAINED + publish.topic)
+        return [] if held == publish.payload else retain(publish)
+
+    # Events.
+
+    def on_connected(self, session_present: bool, now: float) -> list[Action]:
+        """Listen; without a session, publish again everything that is kept on the broker."""
+        names, store = self.context.topics, self.context.store
+        actions = self.advance(now)
+        if not session_present:
+            actions += retained(store)
+        elif self._awaited:
+            actions.append(Publish(self._awaited, store.get(RETAINED + self._awaited) or b"", retain=True))
+        policy = self.context.trust.policy
+        actions += [Subscribe(names.ups(shard)) for shard in range(policy.shards if policy else 1)]
+        return [*actions, *(Subscribe(topic) for topic in self.setup.topics())]
+
+    def on_delivered(self, topic: str, now: float) -> list[Action]:
+        """The broker has a retained message: the next plan waits for the result before it."""
+        if topic != self._awaited:
+            return []
+        self._awaited = ""
+        return self.advance(now)
+
+    def on_wake(self, now: float) -> list[Action]:
+        """Look at the clock."""
+        return self.advance(now)
+
+    def on_message(self, topic: str, payload: bytes, retain_flag: bool, now: float) -> list[Action]:
+        """Take one message from the broker."""
+        actions: list[Action] = []
+        try:
+            at = self.context.topics.parse(topic)
+            if at.kind == "up" and retain_flag:
+                actions.append(Publish(topic, b"", retain=True))
+                raise RefusedError(f"device {at.device} retained a message under up/")
+            actions += self._route(at, payload, now)
+        except HushfleetError as error:
+            what = topic.split("/", 2)[-1]
+            self.refusals[what.split("/", 1)[0]] += 1
+            actions.append(Note("refused", {"topic": what, "why": str(error)}))
+        return [*actions, *self.advance(now)]
+
+    def _route(self, at: Parsed, payload: bytes, now: float) -> list[Action]:
+        match at.kind:
+            case "up" if at.name == "upload":
+                return self.round.on_message(at, payload, now)
+            case "up":
+                # Anything else is reassembled first; only devices that the broker let write here can open one.
+                whole = self._inbox.offer((at.device, at.name), at.chunk, payload, LARGEST_UP)
+                return [] if whole is None else self.round.on_message(at, whole, now)
+            case "card" | "key" | "share" | "ready" | "complaint":
+                return self.setup.on_message(at, payload, now)
+        return []
+
+    # What is due.
+
+    def advance(self, now: float) -> list[Action]:
+        """Documents between rounds; then the round under way, the committee, the next plan."""
+        actions: list[Action] = []
+        if self.round.plan is None:
+            actions += self._take_documents()
+        state = self.context.trust.state(now)
+        if state != self._state:
+            self._state = state
+            actions.append(Note("state", {"state": state, "manifest": list(self.context.trust.pair)}))
+        if state == WAITING:
+            return actions
+        if not self._resumed:
+            self._resumed = True
+            resumed = self.round.restore()
+            actions += resumed
+            if resumed and self.round.plan is None:
+                self._after_round(self.round.last, now)
+        was = self.round.plan
+        actions += self.round.advance(now)
+        if was is not None and self.round.plan is None:
+            self._after_round(was.round, now)
+        if state != READY or self.round.plan is not None:
+            return [*actions, *self._advance_setup(now)]
+        actions += self.epochs.retire(self.round.last + 1, now)
+        actions += self._advance_setup(now)
+        return [*actions, *self._begin_round(now)]
+
+    def _advance_setup(self, now: float) -> list[Action]:
+        if self._state != READY or self.finished:
+            return []
+        return self.setup.advance(self.round.last + 1, now)
+
+    def _after_round(self, number: int, now: float) -> None:
+        self._done += 1
+        self._awaited = self.context.topics.result(number)
+        self._next_plan = now + self._settings.pause
+
+    def _begin_round(self, now: float) -> list[Action]:
+        if self._awaited or now < self._next_plan:
+            return []
+        if self._settings.total and self._done >= self._settings.total:
+            return []
+        serving = self.epochs.serving(self.round.last + 1, int(now))
+        if serving is None:
+            return []
+        return self.round.begin(*serving, now)

@@ -1,0 +1,376 @@
+"""One round after another: plan, uploads, survivor set, opening, result (docs/protocol.md, 4). No I/O, no clock.
+
+    open      uploads are taken until enough arrived or the plan closes
+    frozen    the survivor set is durable; members are asked, and those that do not answer are recovered
+
+Every round ends as applied, aborted or void, with the reason. Records: `round/open` the round under way, `round/last`
+the number of the newest.
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from coordinator.context import Context, Documents
+from coordinator.epochs import Epoch, Epochs
+from coordinator.models import Models
+from coordinator.opening import Opening
+from coordinator.uploads import Uploads
+from hushfleet.actions import Action, Erase, Note, Publish, Save, Wake, retain
+from hushfleet.errors import HushfleetError, RefusedError
+from hushfleet.mqtt.topics import Parsed
+from hushfleet.wire.framing import U64, Bytes, Frame, Table, read_message
+from hushfleet.wire.round import (
+    ABORTED,
+    APPLIED,
+    MEMBERS_MISSING,
+    NO_REASON,
+    NORM,
+    PLAIN,
+    RESTART,
+    TOO_FEW,
+    TRAIN,
+    VOID,
+    Decline,
+    Metrics,
+    Plan,
+    Result,
+    Survivors,
+    bitmap,
+)
+
+OPEN, LAST = "round/open", "round/last"
+NO_METRICS = Metrics(0, 0.0, 0, 0.0, 0, 0.0)
+UPLOAD_EVIDENCE, SUM_EVIDENCE = "evidence/upload", "evidence/sum"
+
+
+@dataclass(frozen=True, slots=True)
+class RoundSettings:
+    """How the coordinator runs its rounds. Times are whole seconds.
+
+    Attributes:
+        collect: from a plan's opening to its closing.
+        answer: from the freeze until members that have not answered are recovered.
+        recover: from there until the round is given up.
+        enough: part of the certified participants whose uploads are enough to close early, 0 to 1.
+        patience: seconds that stragglers get once enough arrived.
+        pause: seconds between a result and the next plan.
+        total: rounds to run; 0 for no end.
+        sample: part of the participants that a plan takes, 0 to 1.
+        steps, batch, rate, momentum, proximal: local training.
+        clip: largest norm of an update; 0 for the policy's.
+        evidence: keep one upload and the sum of the newest round, to show what a coordinator sees.
+    """
+
+    collect: int = 600
+    answer: int = 30
+    recover: int = 60
+    enough: float = 1.0
+    patience: float = 1.0
+    pause: float = 0.0
+    total: int = 0
+    sample: float = 1.0
+    steps: int = 20
+    batch: int = 32
+    rate: float = 0.05
+    momentum: float = 0.9
+    proximal: float = 0.0
+    clip: float = 0.0
+    evidence: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Open(Table):
+    """The round under way; `set` is empty until it is frozen."""
+
+    KIND: ClassVar[str] = "open"
+    plan: Bytes
+    set: Bytes
+    frozen: U64
+
+
+class Round:
+    """The round's state machine. Built anew from its records at every start."""
+
+    def __init__(self, context: Context, epochs: Epochs, settings: RoundSettings) -> None:
+        self._context, self._epochs, self._settings = context, epochs, settings
+        self.models = Models(context)
+        last = context.store.get(LAST)
+        self.last = int.from_bytes(last, "little") if last else 0
+        self.plan: Plan | None = None
+        self._plan_hash = b""
+        self._open: _Open | None = None
+        self._uploads: Uploads
+        self._enough_since: float | None = None
+        self._asked = 0.0
+        self._opening: Opening | None = None
+        self._declined: dict[int, int] = {}
+
+    def between(self) -> bool:
+        """Whether a round has ended and no other is under way, by the records."""
+        return bool(self.last) and self._context.store.get(OPEN) is None
+
+    def restore(self) -> list[Action]:
+        """Go on with the round that was open when the process ended, or abort it if its documents or epoch are gone."""
+        saved = self._context.store.get(OPEN)
+        if saved is None:
+            return []
+        self._open = _Open.from_body(saved)
+        frame = Frame.from_bytes(self._open.plan)
+        self.plan, self._plan_hash = Plan.from_body(frame.body), frame.hash(self._context.fleet)
+        documents, epoch = self._context.documents(), self._epochs.numbered(self.plan.epoch)
+        same = (self.plan.roster, self.plan.policy) == (documents.roster_hash, documents.policy_hash)
+        self._uploads = self._new_uploads(documents)
+        if not same or epoch is None:
+            return self._end(ABORTED, RESTART, 0.0)
+        if self._open.set:
+            self._opening = Opening(
+                self._context, self.plan, self._plan_hash, self._open.set, epoch, self._uploads.total
+            )
+        return [Note("resumed", {"round": self.plan.round, "accepted": len(self._uploads.accepted)})]
+
+    def _new_uploads(self, documents: Documents) -> Uploads:
+        assert self.plan is not None
+        return Uploads(self._context, self.plan, self._plan_hash, documents.policy, documents.roster)
+
+    # Opening a round.
+
+    def begin(self, epoch: Epoch, number: int, now: float) -> list[Action]:
+        """Announce round `number` under the newest documents."""
+        documents, settings, start = self._context.documents(), self._settings, int(now)
+        from hushfleet.codec import plain_step
+
+        clip = settings.clip or documents.policy.clip
+        base, base_hash = self.models.current(documents.model, documents.model_hash)
+        closes = start + settings.collect
+        plan = Plan(
+            sender=self._context.index,
+            round=number,
+            kind=TRAIN,
+            model=documents.model_hash,
+            base=base,
+            base_hash=base_hash,
+            roster=documents.roster_hash,
+            policy=documents.policy_hash,
+            epoch=epoch.transcript.epoch,
+            transcript=epoch.hash,
+            points=epoch.round_points(number),
+            opens=start,
+            closes=closes,
+            until=min(closes + settings.answer + settings.recover, epoch.transcript.not_after),
+            sample=round(settings.sample * 2**32),
+            grouped=0,
+            codec=PLAIN,
+            bits=16,
+            coords=documents.model.parameters(),
+            keep=1.0,
+            clip=clip,
+            step=plain_step(clip, documents.policy.largest_survivor_set),
+            seed=self._context.draw(32),
+            noise=0.0,
+            tail=0,
+            steps=settings.steps,
+            batch=settings.batch,
+            rate=settings.rate,
+            momentum=settings.momentum,
+            proximal=settings.proximal,
+        )
+        frame = self._context.frame(plan)
+        self.plan, self._plan_hash, self.last = plan, frame.hash(self._context.fleet), number
+        self._open, self._opening, self._enough_since = _Open(frame.to_bytes(), b"", 0), None, None
+        self._declined.clear()
+        self._uploads = self._new_uploads(documents)
+        return [
+            Save(OPEN, self._open.to_body()),
+            Save(LAST, number.to_bytes(8, "little")),
+            *retain(Publish(self._context.topics.plan(), frame.to_bytes())),
+            Note("plan", {"round": number, "epoch": plan.epoch, "base": base}),
+            Wake(plan.closes),
+        ]
+
+    # What devices send.
+
+    def on_message(self, at: Parsed, payload: bytes, now: float) -> list[Action]:
+        """Take one chunk of an upload, or one whole answer.
+
+        Raises:
+            MalformedError, RefusedError: it does not fit the round; nothing has changed.
+        """
+        if self.plan is None:
+            return []
+        match at.name:
+            case "upload" if at.chunk == 0:
+                return self._uploads.on_header(at.device, payload, self._collecting(now), now)
+            case "upload" if at.round_number == self.plan.round and self._collecting(now):
+                return self._uploads.on_chunk(at.device, at.chunk, payload, now)
+            case "masksum" if self._opening and at.round_number == self.plan.round:
+                return self._opening.on_mask_sum(at.device, payload)
+            case "share" if self._opening and at.round_number == self.plan.round:
+                return self._opening.on_share(at.device, payload)
+            case "decline" if at.round_number == self.plan.round:
+                return self._on_decline(at.device, payload)
+        return []
+
+    def _collecting(self, now: float) -> bool:
+        return self.plan is not None and self._open is not None and not self._open.set and now < self.plan.closes
+
+    def _on_decline(self, device: int, payload: bytes) -> list[Action]:
+        context = self._context
+        roster = context.documents().roster.by_index()
+        frame = context.unseal(payload, 1024)
+        decline = read_message(
+            frame, Decline, context.fleet, lambda index: roster[index].key if index in roster else None
+        )
+        if decline.sender != device or decline.plan != self._plan_hash:
+            raise RefusedError(f"device {device}: a decline of another device or plan")
+        self._declined[device] = decline.reason
+        return [Note("declined", {"device": device, "reason": decline.reason})]
+
+    # Time.
+
+    def advance(self, now: float) -> list[Action]:
+        """Freeze, ask, recover, open or give up: whatever is due."""
+        if self.plan is None:
+            return []
+        if self._opening is None:
+            return self._freeze(now) if self._complete(now) else []
+        if not self._opening.outstanding():
+            return self._publish_sum(now)
+        return self._ask(now)
+
+    def _complete(self, now: float) -> bool:
+        """Whether the plan closed, or enough arrived and stragglers had their time."""
+        assert self.plan is not None
+        accepted = len(self._uploads.accepted)
+        expected = self._uploads.expected() - len(self._declined)
+        if now >= self.plan.closes or self._uploads.full() or 0 < expected <= accepted:
+            return True
+        if accepted < self._settings.enough * self._uploads.expected():
+            return False
+        if self._enough_since is None:
+            self._enough_since = now
+        return now >= self._enough_since + self._settings.patience
+
+    def _freeze(self, now: float) -> list[Action]:
+        assert self.plan is not None
+        assert self._open is not None
+        documents = self._context.documents()
+        epoch = self._epochs.numbered(self.plan.epoch)
+        if len(self._uploads.accepted) < documents.policy.smallest_survivor_set:
+            return self._end(ABORTED, TOO_FEW, now)
+        if epoch is None:
+            return self._end(ABORTED, MEMBERS_MISSING, now)
+        entries = b"".join(survivor.to_bytes() for _, survivor in sorted(self._uploads.accepted.items()))
+        frame = self._context.frame(Survivors(self._context.index, self._plan_hash, entries)).to_bytes()
+        self._open = replace(self._open, set=frame, frozen=int(now))
+        self._opening = Opening(self._context, self.plan, self._plan_hash, frame, epoch, self._uploads.total)
+        self._asked = now
+        return [
+            *self._evidence(),
+            Save(OPEN, self._open.to_body()),
+            *self._opening.ask(epoch.members()),
+            Note("frozen", {"round": self.plan.round, "survivors": len(self._uploads.accepted)}),
+            Wake(now + self._settings.answer),
+        ]
+
+    def _evidence(self) -> list[Action]:
+        upload = self._uploads.one_upload() if self._settings.evidence else None
+        return [] if upload is None else [Save(UPLOAD_EVIDENCE, upload)]
+
+    def _ask(self, now: float) -> list[Action]:
+        """Ask again who has not answered; recover those whose time is up; give up when the plan's time is."""
+        assert self.plan is not None
+        assert self._open is not None
+        assert self._opening is not None
+        if now >= self.plan.until:
+            return self._end(ABORTED, MEMBERS_MISSING, now)
+        again = max(1.0, self._settings.answer / 4)
+        if now < self._asked + again:
+            return []
+        self._asked = now
+        actions = self._opening.ask(self._opening.outstanding())
+        if now >= self._open.frozen + self._settings.answer:
+            actions += self._opening.request_shares()
+        return [*actions, Wake(now + again)]
+
+    # The end of a round.
+
+    def _publish_sum(self, now: float) -> list[Action]:
+        """Open the sum and apply it; a wrong sum is never applied."""
+        from hushfleet.codec import OpeningError, pack_opened
+
+        assert self.plan is not None
+        assert self._opening is not None
+        documents = self._context.documents()
+        base = self.models.current(documents.model, documents.model_hash)
+        try:
+            opened = self._opening.open(documents.policy)
+            actions, delta_hash = self.models.apply(opened, self.plan, self._plan_hash, documents.model)
+        except OpeningError as error:
+            return self._end(VOID, int(error.reason), now)
+        except HushfleetError:
+            return self._end(VOID, NORM, now)
+        measured = opened.metrics
+        metrics = Metrics(
+            measured.examples,
+            measured.training_loss,
+            measured.evaluated,
+            measured.evaluation_loss,
+            measured.correct,
+            measured.norm,
+        )
+        if self._settings.evidence:
+            actions.append(Save(SUM_EVIDENCE, pack_opened(opened.residues, self.plan.bits)))
+        return [*actions, *self._end(APPLIED, NO_REASON, now, base, delta_hash, metrics)]
+
+    def _end(
+        self,
+        outcome: int,
+        reason: int,
+        now: float,
+        base: tuple[int, bytes] | None = None,
+        delta_hash: bytes = bytes(32),
+        metrics: Metrics = NO_METRICS,
+    ) -> list[Action]:
+        """Publish the result and erase what the round leaves behind, in one transaction."""
+        assert self.plan is not None
+        documents, plan = self._context.documents(), self.plan
+        version = self.models.current(documents.model, documents.model_hash)
+        opening = self._opening
+        included = [survivor.index for survivor in opening.survivors] if opening and outcome == APPLIED else []
+        result = Result(
+            self._context.index,
+            self._plan_hash,
+            plan.round,
+            outcome,
+            reason,
+            *(base or version),
+            *version,
+            delta_hash,
+            bitmap(included),
+            plan.step,
+            metrics,
+        )
+        note = Note(
+            "round",
+            {
+                "round": plan.round,
+                "outcome": ("applied", "aborted", "void", "rollback")[outcome],
+                "reason": reason,
+                "uploads": len(self._uploads.accepted),
+                "recovered": sorted(opening.recovered) if opening else [],
+                "declined": len(self._declined),
+                "version": version[0],
+                "accuracy": metrics.correct / metrics.evaluated if metrics.evaluated else None,
+                "loss": metrics.training_loss,
+            },
+        )
+        actions = [
+            *self.models.publish_result(result),
+            *self._uploads.erase(),
+            *(opening.erase() if opening else []),
+            Erase(OPEN),
+            note,
+            Wake(now + self._settings.pause),
+        ]
+        self.plan, self._open, self._opening = None, None, None
+        return actions

@@ -1,0 +1,234 @@
+"""Masked uploads on their way into the running sum (docs/protocol.md, section 4). No I/O.
+
+Every chunk is a record before it is acknowledged. A complete upload is verified, added, and marked accepted together
+with the sum in one transaction; only then does its receipt leave. Memory is one sum, however many upload. Records:
+
+    upload/{device}/header     the header, and whether the upload is in the sum
+    upload/{device}/{chunk}    one slice; kept until the result
+    sum                        the running sum, words as they are in memory
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from coordinator.context import Context
+from hushfleet.actions import Action, Erase, Note, Save
+from hushfleet.errors import HushfleetError, RefusedError
+from hushfleet.mqtt.chunks import Assembly, bitmap
+from hushfleet.wire.documents import PARTICIPANT, Policy, Roster
+from hushfleet.wire.framing import Bytes, Flag, Frame, Table, indices, read
+from hushfleet.wire.round import (
+    ACCEPTED,
+    ANOTHER_HELD,
+    BAD_FORM,
+    BAD_SIGNATURE,
+    CLOSED,
+    FULL,
+    MISSING,
+    NONE,
+    NOT_CERTIFIED,
+    REFUSED,
+    Header,
+    Plan,
+    Receipt,
+    Survivor,
+)
+
+if TYPE_CHECKING:
+    pass
+
+SUM = "sum"
+RECEIPT_EVERY = 1.0
+"""Seconds between two receipts to one device."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Record(Table):
+    KIND: ClassVar[str] = "upload"
+    header: Bytes
+    accepted: Flag
+
+
+class Uploads:
+    """The uploads of one round. Built anew from its records at every start."""
+
+    def __init__(self, context: Context, plan: Plan, plan_hash: bytes, policy: Policy, roster: Roster) -> None:
+        from hushfleet.codec import lanes
+        from hushfleet.secagg.residues import Vector, vector_length
+
+        self._context = context
+        self._plan, self._plan_hash, self._policy = plan, plan_hash, policy
+        revoked = set(indices(roster.revoked))
+        self._devices = {
+            index: device
+            for index, device in roster.by_index().items()
+            if index not in revoked and device.roles & PARTICIPANT
+        }
+        self._lanes = lanes(plan.tail)
+        self._length = vector_length(plan.coords, plan.bits, self._lanes)
+        self.total: Vector = Vector.zeros(plan.coords, plan.bits, self._lanes)
+        self.accepted: dict[int, Survivor] = {}
+        self._headers: dict[int, Header] = {}
+        self._chunks: dict[int, set[int]] = {}
+        self._answered: dict[int, float] = {}
+        self.first_chunk: set[int] = set()
+        self._restore()
+
+    def _restore(self) -> None:
+        import numpy as np
+
+        store = self._context.store
+        for key, value in store.scan("upload/"):
+            _, device, what = key.split("/")
+            index = int(device)
+            if what == "header":
+                record = _Record.from_body(value)
+                header = Header.from_body(Frame.from_bytes(record.header).body)
+                self._headers[index] = header
+                self._chunks.setdefault(index, set())
+                if record.accepted:
+                    self.accepted[index] = _survivor(index, header)
+            else:
+                self._chunks.setdefault(index, set()).add(int(what))
+        saved = store.get(SUM)
+        if saved is not None:
+            body = self.total.body
+            body[:] = np.frombuffer(saved, dtype=body.dtype, count=len(body))
+            self.total.tail[:] = np.frombuffer(saved, dtype=np.uint64, offset=body.nbytes)
+
+    def full(self) -> bool:
+        """Whether the policy's largest survivor set is reached."""
+        return len(self.accepted) >= self._policy.largest_survivor_set
+
+    def expected(self) -> int:
+        """How many certified participants there are."""
+        return len(self._devices)
+
+    # A header.
+
+    def on_header(self, device: int, payload: bytes, open_now: bool, now: float) -> list[Action]:
+        """Take or answer a header; every one is answered by a receipt, at most one a second and device.
+
+        Raises:
+            MalformedError: not a header.
+        """
+        header = read(Frame.from_bytes(payload), Header)
+        if header.round != self._plan.round:
+            return self._receipt(device, header, now, REFUSED, CLOSED)
+        held = self._headers.get(device)
+        if held is not None and held.upload_hash() == header.upload_hash():
+            if device in self.accepted:
+                return self._receipt(device, header, now, ACCEPTED, NONE)
+            if open_now:
+                return self._receipt(device, header, now, MISSING, NONE)
+        if not open_now:
+            return self._receipt(device, header, now, REFUSED, CLOSED)
+        reason = self._judge(device, header, held)
+        if reason != NONE:
+            return self._receipt(device, header, now, REFUSED, reason)
+        self._headers[device], self._chunks[device] = header, set()
+        record = _Record(Frame(Header.KIND, header.to_body()).to_bytes(), 0)
+        return [
+            Save(_key(device, "header"), record.to_body()),
+            *self._receipt(device, header, now, MISSING, NONE),
+        ]
+
+    def _judge(self, device: int, header: Header, held: Header | None) -> int:
+        """The reason to refuse a new header, or NONE."""
+        certified = self._devices.get(device)
+        if certified is None or certified.not_after < self._plan.opens:
+            return NOT_CERTIFIED
+        if held is not None:
+            return ANOTHER_HELD
+        if self.full():
+            return FULL
+        if header.length != self._length:
+            return BAD_FORM
+        claim = _survivor(device, header).claim(self._plan, self._plan_hash)
+        return NONE if claim.verify(certified.key, self._context.fleet, header.sig) else BAD_SIGNATURE
+
+    def _receipt(self, device: int, header: Header, now: float, state: int, reason: int) -> list[Action]:
+        if now - self._answered.get(device, 0.0) < RECEIPT_EVERY and state != ACCEPTED:
+            return []
+        self._answered[device] = now
+        missing = b""
+        if state == MISSING:
+            count = len(header.hashes) // 16
+            received = self._chunks[device]
+            missing = bitmap((j for j in range(count) if j + 1 not in received), count)
+        receipt = Receipt(self._context.index, header.round, header.upload_hash(), state, reason, missing)
+        data = self._context.frame(receipt).to_bytes()
+        actions: list[Action] = [*self._context.down(device, "receipt", header.round, data)]
+        if state == REFUSED:
+            actions.append(Note("refused-upload", {"device": device, "round": header.round, "reason": reason}))
+        return actions
+
+    # A chunk.
+
+    def on_chunk(self, device: int, chunk: int, payload: bytes, now: float) -> list[Action]:
+        """Store a slice; with the last one, verify, add and accept the upload.
+
+        Raises:
+            RefusedError: no header, or a slice that is not the one the header names.
+        """
+        header = self._headers.get(device)
+        if header is None:
+            raise RefusedError(f"device {device}: a chunk came without its header")
+        if device in self.accepted or chunk in self._chunks[device]:
+            return []
+        Assembly(header.length, header.size, header.hashes).check(chunk - 1, payload)
+        self._chunks[device].add(chunk)
+        actions: list[Action] = [Save(_key(device, f"{chunk:05}"), payload)]
+        if device not in self.first_chunk:
+            self.first_chunk.add(device)
+            actions.append(Note("first-chunk", {"device": device, "round": self._plan.round}))
+        if len(self._chunks[device]) == len(header.hashes) // 16:
+            actions += self._accept(device, header, {chunk: payload}, now)
+        return actions
+
+    def _accept(self, device: int, header: Header, fresh: dict[int, bytes], now: float) -> list[Action]:
+        """Add a complete upload to the sum; `fresh` are slices whose records are not written yet."""
+        from hushfleet.secagg.residues import Vector, add_into
+
+        if self.full():
+            return self._receipt(device, header, now, REFUSED, FULL)
+        data = self._data(device, header, fresh)
+        try:
+            vector = Vector.from_bytes(data, self._plan.bits, self._plan.coords, self._lanes)
+        except HushfleetError:
+            return self._receipt(device, header, now, REFUSED, BAD_FORM)
+        add_into(self.total, vector)
+        self.accepted[device] = _survivor(device, header)
+        record = _Record(Frame(Header.KIND, header.to_body()).to_bytes(), 1)
+        return [
+            Save(_key(device, "header"), record.to_body()),
+            Save(SUM, self.total.body.tobytes() + self.total.tail.tobytes()),
+            *self._receipt(device, header, now, ACCEPTED, NONE),
+            Note("accepted", {"device": device, "round": self._plan.round}),
+        ]
+
+    def _data(self, device: int, header: Header, fresh: dict[int, bytes]) -> bytes:
+        slices = []
+        for chunk in range(1, len(header.hashes) // 16 + 1):
+            piece = fresh.get(chunk) or self._context.store.get(_key(device, f"{chunk:05}"))
+            if piece is None:
+                raise RefusedError(f"device {device}: chunk {chunk} is gone")
+            slices.append(piece)
+        return b"".join(slices)
+
+    def one_upload(self) -> bytes | None:
+        """An accepted upload as it came, for those who want to see what a coordinator sees."""
+        device = min(self.accepted, default=None)
+        return None if device is None else self._data(device, self._headers[device], {})
+
+    def erase(self) -> list[Action]:
+        """The round is over: its uploads and sum go."""
+        return [*(Erase(key) for key, _ in self._context.store.scan("upload/")), Erase(SUM)]
+
+
+def _survivor(device: int, header: Header) -> Survivor:
+    return Survivor(device, header.y, header.upload_hash(), header.sig)
+
+
+def _key(device: int, what: str) -> str:
+    return f"upload/{device:010}/{what}"
