@@ -4,12 +4,13 @@ It uploads at most once a round, ever. The whole masked upload and the round's n
 before the first byte leaves; after a crash those bytes go out again, or nothing.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from edge_agent.context import Context
 from edge_agent.live_model import LiveModel
-from hushfleet.actions import Action, Erase, Note, Publish, Save, Wake
+from edge_agent.work import DeviceAction, Train
+from hushfleet.actions import Erase, Note, Publish, Save, Wake
 from hushfleet.errors import HushfleetError, RefusedError
 from hushfleet.hashing import digest
 from hushfleet.mqtt.chunks import chunk_hashes, cut, from_bitmap
@@ -68,23 +69,6 @@ class Upload(Table):
     data: Bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Train:
-    """Ask the runner for local training; it answers with `on_trained` or `on_training_failed`.
-
-    Attributes:
-        plan: the plan, with its training numbers.
-        plan_hash: names the plan in the answer.
-        flat: float32[d], the base model; not to be changed.
-        order_seed: 32 bytes that decide the order of the rows.
-    """
-
-    plan: Plan
-    plan_hash: bytes
-    flat: "NDArray[np.float32]" = field(repr=False)
-    order_seed: bytes
-
-
 class Participant:
     """One device's part as participant. Built anew from its records at every start."""
 
@@ -97,6 +81,7 @@ class Participant:
         self._upload = Upload.from_body(kept) if kept else None
         self._plan: VerifiedPlan | None = None
         self._training = False
+        self._asked = False
 
     def certified(self, now: float) -> bool:
         """Whether the owners' certificate makes this device a participant now."""
@@ -107,10 +92,10 @@ class Participant:
 
     # Before training.
 
-    def on_plan(self, verified: VerifiedPlan, now: float) -> list[Action | Train]:
+    def on_plan(self, verified: VerifiedPlan, now: float) -> list[DeviceAction]:
         """Take part in a newly verified plan, or decline with a coarse reason."""
         plan = verified.plan
-        actions: list[Action | Train] = list(self._end_round(plan.round))
+        actions = self._end_round(plan.round)
         if not self.certified(now) or plan.closes <= now or plan.round <= self._state.answered:
             return actions
         if not picked(verified.hash, self._context.index, plan.sample):
@@ -132,7 +117,7 @@ class Participant:
         if used >= policy.uploads_per_base and self._context.trust.time(now) < self._state.uploaded + DAY:
             raise PlanRefusedError(BASE_USED_UP, "this base model has been answered as often as the policy allows")
 
-    def decline(self, round_number: int, plan_hash: bytes, reason: int, why: str) -> list[Action | Train]:
+    def decline(self, round_number: int, plan_hash: bytes, reason: int, why: str) -> list[DeviceAction]:
         """Tell the coordinator, sealed and coarsely, that this device sits the round out."""
         self._plan = None
         note = Note("declined", {"round": round_number, "why": why})
@@ -141,7 +126,7 @@ class Participant:
         sealed = self._context.sealed(Decline(self._context.index, plan_hash, reason))
         return [note, *self._context.up("decline", round_number, sealed)]
 
-    def advance(self, now: float) -> list[Action | Train]:
+    def advance(self, now: float) -> list[DeviceAction]:
         """Start training once the plan is open and the live model is its base."""
         if self._plan is None or self._training:
             return []
@@ -157,7 +142,7 @@ class Participant:
 
     # After training.
 
-    def on_training_failed(self, plan_hash: bytes, why: str) -> list[Action | Train]:
+    def on_training_failed(self, plan_hash: bytes, why: str) -> list[DeviceAction]:
         """The data or the numbers do not allow an update: decline."""
         if self._plan is None or self._plan.hash != plan_hash:
             return []
@@ -165,7 +150,7 @@ class Participant:
 
     def on_trained(
         self, plan_hash: bytes, delta: "NDArray[np.float32]", report: "LocalReport", now: float
-    ) -> list[Action | Train]:
+    ) -> list[DeviceAction]:
         """Encode, mask, save and send the update, if the round is still open."""
         verified, self._plan = self._plan, None
         if verified is None or verified.hash != plan_hash:
@@ -225,7 +210,7 @@ class Participant:
 
     # Until the receipt.
 
-    def _publishes(self, upload: Upload, chunks: list[int] | None = None) -> list[Action | Train]:
+    def _publishes(self, upload: Upload, chunks: list[int] | None = None) -> list[DeviceAction]:
         """The header, and the chunks (numbered from 1) that are named, or all of them."""
         slices = cut(upload.data, upload.size)
         wanted = range(1, len(slices) + 1) if chunks is None else chunks
@@ -238,7 +223,7 @@ class Participant:
         context = self._context
         return context.topics.up(context.shard(), context.index, "upload", upload.round, chunk)
 
-    def on_receipt(self, receipt: Receipt, now: float) -> list[Action | Train]:
+    def on_receipt(self, receipt: Receipt, now: float) -> list[DeviceAction]:
         """Drop the upload once it is durable elsewhere, or send again what is missing."""
         upload = self._upload
         if upload is None or receipt.round != upload.round:
@@ -246,6 +231,10 @@ class Participant:
         if receipt.upload != Header.from_body(Frame.from_bytes(upload.header).body).upload_hash():
             raise RefusedError("a receipt for another upload")
         if receipt.state == MISSING:
+            if not self._asked:
+                # The answer to the first header: its chunks are on their way behind it.
+                return []
+            self._asked = False
             count = len(cut(upload.data, upload.size))
             chunks = [index + 1 for index in from_bitmap(receipt.missing, count)]
             return [*self._publishes(upload, chunks)[1:], Wake(now + ASK_AGAIN)]
@@ -256,21 +245,21 @@ class Participant:
         )
         return [Erase(UPLOAD), note]
 
-    def ask(self, now: float) -> list[Action | Train]:
+    def ask(self, now: float) -> list[DeviceAction]:
         """Without a receipt, send the header again: the coordinator answers what is missing."""
         if self._upload is None:
             return []
         if now >= self._upload.closes:
-            return list(self._end_round(self._upload.round + 1))
+            return self._end_round(self._upload.round + 1)
         return [Publish(self._topic(self._upload, 0), self._upload.header), Wake(now + ASK_AGAIN)]
 
-    def on_result(self, result: Result) -> list[Action | Train]:
+    def on_result(self, result: Result) -> list[DeviceAction]:
         """The round is over: nothing of it is sent any more."""
         if self._plan is not None and self._plan.plan.round <= result.round:
             self._plan = None
-        return list(self._end_round(result.round + 1))
+        return self._end_round(result.round + 1)
 
-    def _end_round(self, next_round: int) -> list[Action]:
+    def _end_round(self, next_round: int) -> list[DeviceAction]:
         if self._upload is None or self._upload.round >= next_round:
             return []
         gone, self._upload = self._upload, None

@@ -1,0 +1,354 @@
+"""One device: routes what arrives to its roles, and fetches what they lack (docs/protocol.md, sections 2-4). No I/O.
+
+Nothing that arrives can raise out of here: what is malformed, forged or against a rule is refused, counted and noted.
+"""
+
+from collections import Counter
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from edge_agent.context import Context
+from edge_agent.dealer import Dealer
+from edge_agent.documents import Documents
+from edge_agent.fetch import Fetcher
+from edge_agent.live_model import LiveModel
+from edge_agent.member import LARGEST_SURVIVORS, Member
+from edge_agent.participant import Participant
+from edge_agent.sheets import Sheets
+from edge_agent.work import DeviceAction, Score
+from hushfleet.actions import Action, Note, Save, Subscribe, retained
+from hushfleet.errors import HushfleetError, RefusedError
+from hushfleet.mqtt.inbox import Inbox
+from hushfleet.mqtt.topics import Parsed
+from hushfleet.plans import LARGEST_TRANSCRIPT, PlanRefusedError, VerifiedPlan, check_plan, read_transcript
+from hushfleet.trust import READY, STALE, UPGRADE
+from hushfleet.wire.committee import Transcript
+from hushfleet.wire.framing import B32, U32, U64, Frame, Table, read_message
+from hushfleet.wire.round import STALE_FLEET, UPGRADE_NEEDED, Plan, Receipt, Result
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hushfleet.codec import LocalReport
+
+SEEN = "device/seen"
+LARGEST_DOWN = {"receipt": 4096, "survivors": LARGEST_SURVIVORS, "request": 1024}
+"""Bytes of what the coordinator sends to one device, by kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen(Table):
+    """The newest round of which this device verified a plan or a result; older ones move it nowhere.
+
+    Attributes:
+        plan: hash of that round's plan.
+        result: hash of its verified result; zeros until then.
+        epoch: newest epoch that a verified plan named.
+    """
+
+    KIND: ClassVar[str] = "seen"
+    round: U64 = 0
+    plan: B32 = bytes(32)
+    result: B32 = bytes(32)
+    epoch: U32 = 0
+
+    def ended(self) -> bool:
+        """Whether the round's result is known."""
+        return any(self.result)
+
+
+class Device:
+    """Every role of one device. Built anew from its records at every start."""
+
+    def __init__(self, context: Context, window: int) -> None:
+        """`window` is how many chunks are fetched at once."""
+        self.context = context
+        self.refusals: Counter[str] = Counter()
+        self.live = LiveModel(context.store)
+        sheets = Sheets(context.store)
+        self.participant = Participant(context, self.live)
+        self.dealer = Dealer(context, sheets)
+        self.member = Member(context, sheets)
+        self._fetcher = Fetcher(window)
+        self.documents = Documents(context, self._fetcher)
+        self._inbox = Inbox()
+        saved = context.store.get(SEEN)
+        self.seen = Seen.from_body(saved) if saved else Seen()
+        self._plan_frame = self._settled_plan = b""
+        self._calls: dict[int, bytes] = {}
+        self._transcript: tuple[bytes, Transcript] | None = None
+        self._scored = 0
+
+    # Events.
+
+    def start(self, root: bytes, certificate: bytes) -> list[DeviceAction]:
+        """Take what the owner put into the bundle."""
+        return [*self.documents.start(root, certificate)]
+
+    def on_connected(self, session_present: bool, now: float) -> list[DeviceAction]:
+        """Listen; without a session, publish again what this device keeps on the broker. Ask for an owed receipt."""
+        actions: list[DeviceAction] = [Subscribe(topic) for topic in self._topics()]
+        if not session_present:
+            actions += retained(self.context.store)
+        return [*actions, *self.participant.ask(now), *self._advance(now)]
+
+    def _topics(self) -> list[str]:
+        names = self.context.topics
+        return [
+            *self.documents.topics(),
+            names.plan(),
+            names.results(),
+            names.downs(self.context.index),
+            *self.dealer.topics(),
+            *self._fetcher.topics(),
+        ]
+
+    def on_message(self, topic: str, payload: bytes, now: float) -> list[DeviceAction]:
+        """Take one message from the broker."""
+        actions: list[DeviceAction] = []
+        try:
+            if self._fetcher.wanted(topic):
+                actions += self._on_fetched(topic, payload, now)
+            elif payload:
+                actions += self._route(self.context.topics.parse(topic), payload, now)
+        except HushfleetError as error:
+            actions.append(self._refused(topic, error))
+        return [*actions, *self._advance(now)]
+
+    def on_wake(self, now: float) -> list[DeviceAction]:
+        """Look at the clock."""
+        return [
+            *self.participant.ask(now),
+            *self.member.on_wake(now),
+            *self.dealer.advance(now),
+            *self._advance(now),
+        ]
+
+    def on_trained(
+        self, plan_hash: bytes, delta: "NDArray[np.float32]", report: "LocalReport", now: float
+    ) -> list[DeviceAction]:
+        """Local training has ended."""
+        return self.participant.on_trained(plan_hash, delta, report, now)
+
+    def on_training_failed(self, plan_hash: bytes, why: str) -> list[DeviceAction]:
+        """Local training could not be done."""
+        return self.participant.on_training_failed(plan_hash, why)
+
+    def _refused(self, topic: str, error: HushfleetError) -> Note:
+        what = topic.split("/", 2)[-1]
+        self.refusals[what.split("/", 1)[0]] += 1
+        return Note("refused", {"topic": what, "why": str(error)})
+
+    # Messages.
+
+    def _route(self, at: Parsed, payload: bytes, now: float) -> list[DeviceAction]:
+        match at.kind:
+            case "root":
+                return [*self.documents.on_root(payload)]
+            case "manifest":
+                return [*self.documents.on_manifest(payload)]
+            case "date":
+                return [*self.documents.on_date(payload)]
+            case "certificate":
+                return [*self.documents.on_certificate(payload)]
+            case "plan":
+                self._plan_frame = payload
+                return []
+            case "result":
+                return self._on_result(payload)
+            case "call":
+                self._calls[at.epoch] = payload
+                return []
+            case "card":
+                return [*self.dealer.on_card(payload, at.device, now)]
+            case "list":
+                return [*self.dealer.on_list(payload, now)]
+            case "key":
+                return [*self.dealer.on_key(at.device, at.chunk, payload, now)]
+            case "share":
+                return [*self.dealer.on_box(payload, at.device, now)]
+            case "down":
+                return self._on_down(at, payload, now)
+            case _:
+                raise RefusedError("nothing this device listens to")
+
+    def _on_down(self, at: Parsed, payload: bytes, now: float) -> list[DeviceAction]:
+        if at.name not in LARGEST_DOWN:
+            raise RefusedError("nothing this device listens to")
+        data = self._inbox.offer(at.name, at.chunk, payload, LARGEST_DOWN[at.name])
+        if data is None:
+            return []
+        match at.name:
+            case "receipt":
+                key_of = self.context.trust.coordinator_key
+                receipt = read_message(Frame.from_bytes(data), Receipt, self.context.fleet, key_of)
+                return self.participant.on_receipt(receipt, now)
+            case "survivors":
+                return [*self.member.on_survivors(data, now)]
+            case _:
+                return [*self.member.on_request(data, now)]
+
+    def _on_result(self, payload: bytes) -> list[DeviceAction]:
+        """Remember the step it made; the newest one moves the live model and ends its round."""
+        trust, policy = self.context.trust, self.context.trust.policy
+        frame = Frame.from_bytes(payload)
+        result = read_message(frame, Result, self.context.fleet, trust.coordinator_key)
+        if policy is None:
+            raise RefusedError("a result needs the policy first")
+        self.live.note(result)
+        result_hash, seen = frame.hash(self.context.fleet), self.seen
+        if result.round < seen.round or (result.round == seen.round and seen.ended() and result_hash != seen.result):
+            return []
+        if result.round == seen.round and seen.plan != result.plan:
+            raise RefusedError("a result of another plan than the one verified")
+        self.live.follow(result, policy)
+        if result_hash == seen.result:
+            return []
+        return [
+            *self._see(Seen(result.round, result.plan, result_hash, seen.epoch)),
+            *self.participant.on_result(result),
+            *self.member.end_rounds(result.round),
+        ]
+
+    def _see(self, seen: Seen) -> list[Action]:
+        self.seen = seen
+        return [Save(SEEN, seen.to_body())]
+
+    def _on_fetched(self, topic: str, payload: bytes, now: float) -> list[DeviceAction]:
+        actions, done = self._fetcher.offer(topic, payload)
+        if done is None:
+            return [*actions]
+        name, data = done
+        try:
+            return [*actions, *self._take(name, data)]
+        except HushfleetError as error:
+            self._fetcher.rest(name, now)
+            return [*actions, self._refused(topic, error)]
+
+    def _take(self, name: Hashable, data: bytes) -> list[Action]:
+        trust = self.context.trust
+        match name:
+            case ("document", str(document), _):
+                return self.documents.on_document(document, data)
+            case ("transcript", _) if trust.committee:
+                transcript, transcript_hash = read_transcript(data, trust.committee, self.context.fleet)
+                self._transcript = (transcript_hash, transcript)
+            case ("model", "snapshot", int(version)) if trust.model:
+                return self.live.on_snapshot(version, data, trust.model)
+            case ("model", "delta", _) if trust.model and trust.policy:
+                return self.live.on_delta(data, trust.model, trust.policy, self.context.fleet, trust.coordinator_key)
+        return []
+
+    # Going on with what has become possible.
+
+    def _advance(self, now: float) -> list[DeviceAction]:
+        """Documents first, then calls, the plan, the model, training: each as far as it can go now."""
+        actions: list[DeviceAction] = [*self.documents.advance(now)]
+        state = self.context.trust.state(now)
+        if state == READY:
+            actions += self._advance_calls(now)
+            actions += self._advance_plan(now)
+            actions += self._advance_model(now)
+            actions += self.participant.advance(now)
+        elif state in (STALE, UPGRADE):
+            actions += self._decline_plan(STALE_FLEET if state == STALE else UPGRADE_NEEDED, state)
+        return actions
+
+    def _advance_calls(self, now: float) -> list[DeviceAction]:
+        actions: list[DeviceAction] = []
+        for epoch in sorted(self._calls):
+            try:
+                actions += self.dealer.on_call(self._calls.pop(epoch), self.seen.round, now)
+            except HushfleetError as error:
+                actions.append(self._refused(self.context.topics.call(epoch), error))
+        return actions
+
+    def _advance_plan(self, now: float) -> list[DeviceAction]:
+        if self._plan_frame == self._settled_plan:
+            return []
+        try:
+            return self._consider_plan(self._plan_frame, now)
+        except HushfleetError as error:
+            self._settled_plan = self._plan_frame
+            return [self._refused(self.context.topics.plan(), error)]
+
+    def _consider_plan(self, data: bytes, now: float) -> list[DeviceAction]:
+        """Verify a plan and hand it to the roles; wait while a document or the transcript is still on its way."""
+        trust = self.context.trust
+        frame = Frame.from_bytes(data)
+        plan = read_message(frame, Plan, self.context.fleet, trust.coordinator_key)
+        plan_hash = frame.hash(self.context.fleet)
+        if plan.until <= trust.time(now):
+            raise RefusedError(f"the plan of round {plan.round} is past")
+        if plan.round < self.seen.round or (plan.round == self.seen.round and plan_hash != self.seen.plan):
+            raise RefusedError(f"round {plan.round} is not newer than {self.seen.round}, or has another plan")
+        if plan.epoch < self.seen.epoch:
+            raise RefusedError(f"epoch {plan.epoch} is older than {self.seen.epoch}")
+        if (plan.roster, plan.policy, plan.model) != tuple(map(trust.hash_of, ("roster", "policy", "model"))):
+            return []
+        if self._transcript is None or self._transcript[0] != plan.transcript:
+            return self._fetch_transcript(plan, now)
+        self._settled_plan = data
+        try:
+            verified = check_plan(plan, plan_hash, data, trust, self._transcript[1])
+        except PlanRefusedError as refusal:
+            return self.participant.decline(plan.round, plan_hash, refusal.reason, str(refusal))
+        return self._on_verified(verified, now)
+
+    def _on_verified(self, verified: VerifiedPlan, now: float) -> list[DeviceAction]:
+        """Record the plan; hand it to the roles unless its result is known already."""
+        plan = verified.plan
+        if plan.round == self.seen.round and self.seen.ended():
+            return []
+        self.live.use(verified.model, plan.model)
+        self.live.toward(plan.base, plan.base_hash)
+        return [
+            *self._see(Seen(plan.round, verified.hash, bytes(32), plan.epoch)),
+            *self.dealer.prune(plan.epoch, now),
+            *self.member.on_plan(verified),
+            *self.participant.on_plan(verified, now),
+        ]
+
+    def _decline_plan(self, reason: int, why: str) -> list[DeviceAction]:
+        if self._plan_frame == self._settled_plan:
+            return []
+        self._settled_plan = self._plan_frame
+        try:
+            frame = Frame.from_bytes(self._plan_frame)
+            plan = read_message(frame, Plan, self.context.fleet, self.context.trust.coordinator_key)
+        except HushfleetError as error:
+            return [self._refused(self.context.topics.plan(), error)]
+        return self.participant.decline(plan.round, frame.hash(self.context.fleet), reason, why)
+
+    def _fetch_transcript(self, plan: Plan, now: float) -> list[DeviceAction]:
+        name: Hashable = ("transcript", plan.transcript)
+        names = self.context.topics
+        return [
+            *self._fetcher.keep_only("transcript", {name}),
+            *self._fetcher.want(name, lambda chunk: names.transcript(plan.epoch, chunk), LARGEST_TRANSCRIPT, now),
+        ]
+
+    def _advance_model(self, now: float) -> list[DeviceAction]:
+        trust, names = self.context.trust, self.context.topics
+        model, model_hash = trust.model, trust.hash_of("model")
+        if model is None or model_hash is None:
+            return []
+        self.live.use(model, model_hash)
+        wanted = self.live.wanted(model)
+        if wanted is None:
+            return [*self._fetcher.keep_only("model", set()), *self._score()]
+        name: Hashable = ("model", wanted.kind, wanted.version)
+        return [
+            *self._fetcher.keep_only("model", {name}),
+            *self._fetcher.want(name, lambda chunk: names.model(wanted.version, wanted.kind, chunk), wanted.limit, now),
+        ]
+
+    def _score(self) -> list[DeviceAction]:
+        """Each new live model is scored once on the device's own rows."""
+        model = self.context.trust.model
+        if model is None or self.live.version == self._scored:
+            return []
+        self._scored = self.live.version
+        return [Score(self.live.version, self.live.flat(model))]

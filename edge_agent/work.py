@@ -1,0 +1,44 @@
+"""What a device's roles ask of its runner beyond messages and records: numbers on the device's own rows."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from hushfleet.actions import Action
+from hushfleet.wire.round import Plan
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Ask for local training; the runner answers with `on_trained` or `on_training_failed`.
+
+    Attributes:
+        plan: the plan, with its training numbers.
+        plan_hash: names the plan in the answer.
+        flat: float32[d], the base model; not to be changed.
+        order_seed: 32 bytes that decide the order of the rows.
+    """
+
+    plan: Plan
+    plan_hash: bytes
+    flat: "NDArray[np.float32]" = field(repr=False)
+    order_seed: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Ask for the live model's score on the device's own rows, for its owner's eyes; it is sent to nobody.
+
+    Attributes:
+        version: the model version.
+        flat: float32[d]; not to be changed.
+    """
+
+    version: int
+    flat: "NDArray[np.float32]" = field(repr=False)
+
+
+DeviceAction = Action | Train | Score
