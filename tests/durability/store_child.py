@@ -7,8 +7,10 @@
 
 import os
 import resource
+import shutil
 import sys
 from argparse import ArgumentParser
+from contextlib import closing
 from hashlib import blake2b
 from pathlib import Path
 
@@ -17,6 +19,9 @@ from hushfleet.records import RecordStore
 
 KINDS = ("vault", "ledger")
 KEPT = 6
+NAMES = ("store.db", "store.db-wal", "store.db-mark")
+
+Files = dict[str, bytes]
 
 
 def open_store(kind: str, path: Path) -> RecordStore:
@@ -54,6 +59,29 @@ def transact(store: RecordStore, number: int) -> None:
 
 def content(store: RecordStore) -> dict[str, bytes]:
     return {key: record for key, record in store.scan("") if key != "vault/secret"}
+
+
+def files(path: Path) -> Files:
+    return {name: (path.parent / name).read_bytes() for name in NAMES if (path.parent / name).exists()}
+
+
+def put(path: Path, content: Files) -> None:
+    shutil.rmtree(path.parent, ignore_errors=True)
+    path.parent.mkdir(mode=0o700)
+    for name, data in content.items():
+        (path.parent / name).write_bytes(data)
+        (path.parent / name).chmod(0o600)
+
+
+def crashed(kind: str, path: Path, count: int, unfinished: int = 0) -> Files:
+    """The files of a process killed after `count` transactions, of which the log still holds the last few."""
+    with closing(open_store(kind, path)) as store:
+        for number in range(count):
+            transact(store, number)
+        store.begin()
+        for number in range(unfinished):
+            store.save(f"unfinished/{number}", bytes(4096))
+        return files(path)
 
 
 def main() -> None:
