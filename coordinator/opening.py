@@ -169,8 +169,9 @@ class Opening:
 
     def erase(self) -> list[Action]:
         """The round is over: mask sums, shares and with them every scalar go."""
-        store = self._context.store
-        return [Erase(key) for prefix in ("masksum/", "share/") for key, _ in store.scan(prefix)]
+        sums = [f"masksum/{member:010}" for member in self._answered - self.recovered]
+        shares = [f"share/{lost:010}/{member:010}" for lost, held in self._shares.items() for member in held]
+        return [Erase(key) for key in (*sums, *shares)]
 
 
 def _body(frame: bytes) -> bytes:

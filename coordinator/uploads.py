@@ -223,7 +223,9 @@ class Uploads:
 
     def erase(self) -> list[Action]:
         """The round is over: its uploads and sum go."""
-        return [*(Erase(key) for key, _ in self._context.store.scan("upload/")), Erase(SUM)]
+        headers = [_key(device, "header") for device in self._headers]
+        chunks = [_key(device, f"{chunk:05}") for device, held in self._chunks.items() for chunk in held]
+        return [Erase(key) for key in (*headers, *chunks, SUM)]
 
 
 def _survivor(device: int, header: Header) -> Survivor:

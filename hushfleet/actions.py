@@ -1,7 +1,8 @@
 """What a role asks its runner to do, and what it may read.
 
 Roles are sans-I/O: events come in with the time and randomness they need, actions go out. The runner executes actions
-in order; every `Save` and `Erase` of an event is committed before anything of that event leaves the process.
+in order; every `Save` and `Erase` of an event is committed before anything of that event leaves the process. Within one
+event a role does not yet read what it writes in it.
 On start a role is rebuilt from its store and says itself what it still owes.
 """
 
