@@ -70,7 +70,7 @@ def test_a_number_to_predict_becomes_one_column(write: Write) -> None:
     ids=["byte order mark", "windows", "no last newline", "blank lines", "spaces, 2.0", "quotes"],
 )
 def test_the_dialects_of_real_files(write: Write, content: str) -> None:
-    data = CsvSource(write(content), "label").read(2, 3)
+    data = CsvSource(write(content), "label", ("a", "b")).read(2, 3)
     assert_array_equal(data.training.x, np.array([[1.5, -2], [0, 0.03]], np.float32))
     assert_array_equal(data.training.y, [0, 2])
 

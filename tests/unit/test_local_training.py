@@ -192,6 +192,12 @@ def test_divergence_is_refused_without_a_warning(rate: float, steps: int) -> Non
         run(x, x, flat=flat, layers=(Dense(1, 1),), head="mean_squared", rate=rate, steps=steps)
 
 
+def test_a_loss_beyond_float32_is_refused_even_where_the_update_is_not() -> None:
+    x, y = np.ones((1, 1), np.float32), np.full((1, 1), 1e30, np.float32)
+    with pytest.raises(RefusedError, match="diverged at step 1 of 1"):
+        run(x, y, flat=np.zeros(2, np.float32), layers=(Dense(1, 1),), head="mean_squared", rate=1e-30, steps=1)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
