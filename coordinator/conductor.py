@@ -41,12 +41,18 @@ class Signed:
     certificates: Mapping[int, bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The rounds asked for are done, and the last result is on the broker."""
+
+
 class Conductor:
     """Routes what arrives to set-up and round, and begins what is due. Built anew from its records at every start."""
 
     def __init__(self, context: Context, setup: SetupSettings, rounds: RoundSettings) -> None:
         self.context = context
         self.refusals: Counter[str] = Counter()
+        self.outcomes: Counter[str] = Counter()
         self.epochs = Epochs(context)
         self.setup = Setup(context, self.epochs, setup)
         self.round = Round(context, self.epochs, rounds)
@@ -69,6 +75,12 @@ class Conductor:
     def offer(self, signed: Signed) -> None:
         """Take newer documents from the owners; they come into force between two rounds."""
         self._signed = signed
+
+    def examine(self, signed: Signed, now: float) -> tuple[str, list[str]]:
+        """State of these documents, and what is wrong with them; for a look before anything runs."""
+        self.offer(signed)
+        refused = [action for action in self._take_documents() if isinstance(action, Note)]
+        return self.context.trust.state(now), [f"documents: {note.fields['why']}" for note in refused]
 
     def _take_documents(self) -> list[Action]:
         """Verify what the owners signed, and publish it."""
@@ -135,12 +147,12 @@ class Conductor:
         actions += [Subscribe(names.ups(shard)) for shard in range(policy.shards if policy else 1)]
         return [*actions, *(Subscribe(topic) for topic in self.setup.topics())]
 
-    def on_delivered(self, topic: str, now: float) -> list[Action]:
+    def on_delivered(self, topic: str, now: float) -> list[Action | Finished]:
         """The broker has a retained message: the next plan waits for the result before it."""
         if topic != self._awaited:
             return []
         self._awaited = ""
-        return self.advance(now)
+        return [*self.advance(now), *([Finished()] if self.finished else [])]
 
     def on_wake(self, now: float) -> list[Action]:
         """Look at the clock."""
@@ -209,6 +221,7 @@ class Conductor:
 
     def _after_round(self, number: int, now: float) -> None:
         self._done += 1
+        self.outcomes[self.round.outcome] += 1
         self._awaited = self.context.topics.result(number)
         self._next_plan = now + self._settings.pause
 

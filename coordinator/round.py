@@ -8,7 +8,7 @@ the number of the newest.
 """
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from coordinator.context import Context, Documents
 from coordinator.epochs import Epoch, Epochs
@@ -16,6 +16,7 @@ from coordinator.models import Models
 from coordinator.opening import Opening
 from coordinator.uploads import Uploads
 from hushfleet.actions import Action, Erase, Note, Publish, Save, Wake, retain
+from hushfleet.configuration import Range
 from hushfleet.errors import HushfleetError, RefusedError
 from hushfleet.mqtt.topics import Parsed
 from hushfleet.wire.framing import U64, Bytes, Frame, Table, read_message
@@ -39,6 +40,7 @@ from hushfleet.wire.round import (
 )
 
 OPEN, LAST = "round/open", "round/last"
+OUTCOMES = ("applied", "aborted", "void", "rollback")
 NO_METRICS = Metrics(0, 0.0, 0, 0.0, 0, 0.0)
 UPLOAD_EVIDENCE, SUM_EVIDENCE = "evidence/upload", "evidence/sum"
 
@@ -61,20 +63,20 @@ class RoundSettings:
         evidence: keep one upload and the sum of the newest round, to show what a coordinator sees.
     """
 
-    collect: int = 600
-    answer: int = 30
-    recover: int = 60
-    enough: float = 1.0
-    patience: float = 1.0
-    pause: float = 0.0
-    total: int = 0
-    sample: float = 1.0
-    steps: int = 20
-    batch: int = 32
-    rate: float = 0.05
-    momentum: float = 0.9
-    proximal: float = 0.0
-    clip: float = 0.0
+    collect: Annotated[int, Range(1, 86_400)] = 600
+    answer: Annotated[int, Range(1, 86_400)] = 30
+    recover: Annotated[int, Range(1, 86_400)] = 60
+    enough: Annotated[float, Range(0, 1)] = 1.0
+    patience: Annotated[float, Range(0)] = 1.0
+    pause: Annotated[float, Range(0)] = 0.0
+    total: Annotated[int, Range(0)] = 0
+    sample: Annotated[float, Range(0, 1)] = 1.0
+    steps: Annotated[int, Range(1, 65_535)] = 20
+    batch: Annotated[int, Range(1, 65_535)] = 32
+    rate: Annotated[float, Range(0)] = 0.05
+    momentum: Annotated[float, Range(0, 1)] = 0.9
+    proximal: Annotated[float, Range(0)] = 0.0
+    clip: Annotated[float, Range(0)] = 0.0
     evidence: bool = False
 
 
@@ -96,6 +98,7 @@ class Round:
         self.models = Models(context)
         last = context.store.get(LAST)
         self.last = int.from_bytes(last, "little") if last else 0
+        self.outcome = ""
         self.plan: Plan | None = None
         self._plan_hash = b""
         self._open: _Open | None = None
@@ -104,6 +107,15 @@ class Round:
         self._asked = 0.0
         self._opening: Opening | None = None
         self._declined: dict[int, int] = {}
+
+    def accepted(self) -> int:
+        """Uploads accepted in the round under way."""
+        return len(self._uploads.accepted) if self.plan else 0
+
+    def version(self) -> int:
+        """The newest model version."""
+        documents = self._context.documents()
+        return self.models.current(documents.model, documents.model_hash)[0]
 
     def between(self) -> bool:
         """Whether a round has ended and no other is under way, by the records."""
@@ -350,11 +362,12 @@ class Round:
             plan.step,
             metrics,
         )
+        self.outcome = OUTCOMES[outcome]
         note = Note(
             "round",
             {
                 "round": plan.round,
-                "outcome": ("applied", "aborted", "void", "rollback")[outcome],
+                "outcome": self.outcome,
                 "reason": reason,
                 "uploads": len(self._uploads.accepted),
                 "recovered": sorted(opening.recovered) if opening else [],

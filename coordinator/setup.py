@@ -6,13 +6,14 @@ and what the one before it taught; what it leads to is an epoch (epochs.py).
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from coordinator.context import Context
 from coordinator.epochs import Epochs
 from hushfleet import ceremony
 from hushfleet.actions import Action, Note, Publish, Save, Subscribe, Unsubscribe, Wake, clear, retain
-from hushfleet.errors import HushfleetError, MalformedError, RefusedError
+from hushfleet.configuration import Range
+from hushfleet.errors import ConfigurationError, HushfleetError, MalformedError, RefusedError
 from hushfleet.mqtt.inbox import Inbox
 from hushfleet.mqtt.topics import Parsed
 from hushfleet.plans import LARGEST_TRANSCRIPT, read_transcript
@@ -64,9 +65,13 @@ class Attempt(Table):
 class SetupSettings:
     """Seconds from the call to each deadline: cards, keys, readiness; rising."""
 
-    cards: int = 30
-    keys: int = 60
-    ready: int = 120
+    cards: Annotated[int, Range(1, 86_400)] = 30
+    keys: Annotated[int, Range(1, 86_400)] = 60
+    ready: Annotated[int, Range(1, 86_400)] = 120
+
+    def __post_init__(self) -> None:
+        if not self.cards < self.keys < self.ready:
+            raise ConfigurationError("cards, keys and ready must rise: each is counted from the call")
 
 
 class Setup:
@@ -76,6 +81,7 @@ class Setup:
         self._context = context
         self._epochs = epochs
         self._settings = settings
+        self.trouble = ""
         saved = context.store.get(ATTEMPT)
         self._attempt = Attempt.from_body(saved) if saved else Attempt()
         self._list: tuple[bytes, CardList] | None = None
@@ -302,10 +308,11 @@ class Setup:
             *self._epochs.add(frame, [self._key_frames[member] for member in members]),
             Note("epoch-ready", {"epoch": call.epoch, "members": members, "first": call.first}),
         ]
-        self._attempt = Attempt(epoch=call.epoch)
+        self._attempt, self.trouble = Attempt(epoch=call.epoch), ""
         return [*actions, Save(ATTEMPT, self._attempt.to_body())]
 
     def _fail(self, at_fault: set[int], why: str, now: float) -> list[Action]:
+        self.trouble = why
         failures = self._attempt.failures + 1
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (failures - 1))
         epoch, actions = self._attempt.epoch, self._end()

@@ -117,6 +117,10 @@ class Device:
             actions.append(self._refused(topic, error))
         return [*actions, *self._advance(now)]
 
+    def on_delivered(self, topic: str, now: float) -> list[DeviceAction]:
+        """The broker has a message; that proves nothing, and nothing waits for it."""
+        return []
+
     def on_wake(self, now: float) -> list[DeviceAction]:
         """Look at the clock."""
         return [

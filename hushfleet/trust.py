@@ -207,6 +207,14 @@ class Trust:
             actions.append(Erase("trust/date"))
         return actions
 
+    def manifest_of_newer_root(self, data: bytes) -> bool:
+        """Whether this manifest, which could not be taken, says that it belongs to a root still to come."""
+        try:
+            manifest = read(Frame.from_bytes(data, LARGEST_ROOT_OR_MANIFEST), Manifest)
+        except MalformedError:
+            return False
+        return self.root is not None and manifest.root > self.root.version
+
     def _check_entries(self, old: Manifest, new: Manifest) -> None:
         for entry in new.docs:
             before = old.entry(entry.name)

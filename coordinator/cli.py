@@ -1,0 +1,121 @@
+"""`hushfleet coordinator`: what an operator runs on the coordinator's host."""
+
+import json
+import time
+from pathlib import Path
+
+import click
+
+from coordinator.ledger import Ledger
+from coordinator.settings import CoordinatorSettings
+from hushfleet import BUILD_TIME
+from hushfleet.configuration import load
+from hushfleet.errors import ConfigurationError
+from hushfleet.journal import Journal
+
+_config = click.argument("config", type=click.Path(path_type=Path))
+
+
+@click.group()
+def coordinator() -> None:
+    """Run a fleet's rounds; add masked updates and learn only their sum."""
+
+
+@coordinator.command()
+@_config
+def run(config: Path) -> None:
+    """Run rounds, until stopped or done. CONFIG is the coordinator's TOML file."""
+    from coordinator.service import Coordinator
+
+    settings = load(config, CoordinatorSettings)
+    Coordinator(settings, Journal(settings.log)).run()
+
+
+@coordinator.command()
+@_config
+def check(config: Path) -> None:
+    """Find what is wrong with CONFIG, its files, the owners' documents, the clock and the way to the broker."""
+    from coordinator.documents import read_documents
+    from coordinator.service import link_settings, load_bundle, make_conductor, status_path
+    from hushfleet.mqtt.probe import probe
+    from hushfleet.mqtt.topics import Topics
+    from hushfleet.scratch import ScratchStore
+    from hushfleet.service import is_running
+    from hushfleet.trust import READY
+
+    settings = load(config, CoordinatorSettings)
+    bundle = load_bundle(settings)
+    _say("bundle", f"coordinator of fleet {bundle.fleet.hex()}")
+    problems: list[str] = []
+    if time.time() < BUILD_TIME:
+        problems.append(f"this clock shows {time.strftime('%Y-%m-%d')}, before this software was made; set it (NTP)")
+    conductor = make_conductor(settings, bundle, ScratchStore())
+    state, findings = conductor.examine(read_documents(settings.documents), time.time())
+    problems += findings
+    _say("documents", state)
+    if state == READY:
+        documents = conductor.context.documents()
+        _say(
+            "devices",
+            f"{len(documents.roster.by_index())}, committee candidates {len(documents.committee.candidates())}",
+        )
+    if is_running(status_path(settings)):
+        _say("broker", "not tried: this coordinator is running; see hushfleet coordinator status")
+    else:
+        found = probe(link_settings(settings, bundle), Topics(bundle.fleet).state(bundle.index))
+        _say("broker", "see below" if found else "reached")
+        problems += found
+    if problems:
+        raise ConfigurationError("\n".join(["not ready:", *(f"  {problem}" for problem in problems)]))
+    click.echo("ready; next: hushfleet coordinator run")
+
+
+@coordinator.command()
+@_config
+@click.option("--json", "as_json", is_flag=True, help="The whole status as JSON.")
+def status(config: Path, as_json: bool) -> None:
+    """Show how the coordinator is doing."""
+    from coordinator.service import status_path
+    from hushfleet.service import read_status
+
+    found = read_status(status_path(load(config, CoordinatorSettings)))
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    age = max(0, round(time.time() - found["time"]))
+    _say("coordinator", f"{'running' if found['running'] else 'not running'}, as of {age} s ago")
+    _say("broker", "connected" if found["running"] and found["connected"] else found["trouble"] or "not connected")
+    _say("documents", found.get("documents"))
+    under_way = f", round {found['open']} open with {found['uploads']} uploads" if found.get("open") else ""
+    _say("round", f"{found.get('round')}{under_way}; model version {found.get('model')}")
+    _say("outcomes", ", ".join(f"{name} {number}" for name, number in found.get("outcomes", {}).items()) or "none yet")
+    _say("set-up", found.get("setup") or "no trouble")
+    if found["refusals"]:
+        _say("refused", ", ".join(f"{what} {number}" for what, number in found["refusals"].items()))
+
+
+@coordinator.command()
+@_config
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+def evidence(config: Path, directory: Path) -> None:
+    """Write what the stopped coordinator saw in its newest round into DIRECTORY: one upload, and the opened sum.
+
+    Kept only with `evidence = true` under [rounds]. Both are packed bytes as in docs/protocol.md, section 11.5.
+    """
+    from coordinator.round import SUM_EVIDENCE, UPLOAD_EVIDENCE
+
+    ledger = Ledger(load(config, CoordinatorSettings).ledger)
+    try:
+        found = {"upload.bin": ledger.get(UPLOAD_EVIDENCE), "sum.bin": ledger.get(SUM_EVIDENCE)}
+    finally:
+        ledger.close()
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, content in found.items():
+        if content is None:
+            raise ConfigurationError("no evidence was kept; set evidence = true under [rounds] and run a round")
+        (directory / name).write_bytes(content)
+        click.echo(f"{directory / name}: {len(content)} bytes")
+
+
+def _say(what: str, text: object) -> None:
+    click.echo(f"{what:<12}{text}")

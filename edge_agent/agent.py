@@ -1,0 +1,156 @@
+"""The agent as a service: roles, vault, rows and link wired together, one process (docs/architecture.md)."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from nacl.utils import random
+
+from edge_agent.context import Context
+from edge_agent.device import Device
+from edge_agent.settings import AgentSettings
+from edge_agent.vault import Vault
+from edge_agent.work import Score, Train
+from edge_agent.work_bench import WorkBench
+from firmware_profiles import catalog
+from hushfleet import BUILD_TIME, __version__
+from hushfleet.actions import Store
+from hushfleet.bundle import Bundle
+from hushfleet.journal import Journal
+from hushfleet.mqtt.events import LinkSettings, Message
+from hushfleet.mqtt.topics import Topics
+from hushfleet.runner import Event
+from hushfleet.service import Service
+from hushfleet.trust import Trust
+from hushfleet.wire.documents import MEMBER, Cert, Certificate
+from hushfleet.wire.framing import Frame, Identity
+
+
+def certificate_of(bundle: Bundle) -> Cert:
+    """What the owner certified when the bundle was made."""
+    return Certificate.from_body(Frame.from_bytes(bundle.certificate).body).cert
+
+
+def profile_of(settings: AgentSettings, bundle: Bundle) -> catalog.FirmwareProfile:
+    """The firmware profile of the settings, or else of the certificate."""
+    return catalog.load(settings.profile or certificate_of(bundle).profile)
+
+
+def link_settings(settings: AgentSettings, bundle: Bundle) -> LinkSettings:
+    """How this agent connects."""
+    link = profile_of(settings, bundle).link
+    return LinkSettings(
+        host=settings.broker.host or bundle.broker_host,
+        port=settings.broker.port or bundle.broker_port,
+        ca=bundle.authority,
+        certificate=bundle.tls_certificate,
+        key=bundle.tls_key,
+        client_id=str(bundle.index),
+        keepalive=link.keepalive,
+        window=link.window,
+        will_topic=Topics(bundle.fleet).state(bundle.index),
+        will_payload=b'{"state": "offline"}',
+    )
+
+
+def make_device(settings: AgentSettings, bundle: Bundle, store: Store, vault_secret: bytes) -> Device:
+    """The device's roles, from its records."""
+    link = profile_of(settings, bundle).link
+    member = certificate_of(bundle).roles & MEMBER
+    context = Context(
+        fleet=bundle.fleet,
+        index=bundle.index,
+        identity=Identity(bundle.index, bundle.identity_seed),
+        vault_secret=vault_secret,
+        trust=Trust(
+            bundle.fleet,
+            bundle.root_hash,
+            ("committee", "policy", "model", *(("roster",) if member else ())),
+            store,
+            BUILD_TIME,
+        ),
+        topics=Topics(bundle.fleet),
+        store=store,
+        draw=random,
+        chunk=link.chunk,
+    )
+    return Device(context, link.window)
+
+
+class Agent:
+    """One agent, from its settings to its end."""
+
+    def __init__(self, settings: AgentSettings, journal: Journal) -> None:
+        self._settings = settings
+        self._bundle = Bundle.load(settings.bundle)
+        self._vault = Vault(settings.vault, random)
+        secret = self._vault.get("vault/secret")
+        assert secret is not None
+        self._bench = WorkBench(settings.source, settings.head)
+        self._score: dict[str, object] = {}
+        self._service = Service(
+            lambda: make_device(settings, self._bundle, self._vault, secret),
+            self._vault,
+            link_settings(settings, self._bundle),
+            journal,
+            self._perform,
+            _arrival,
+            status_path(settings),
+            self._describe,
+        )
+
+    def run(self) -> None:
+        """Run until SIGTERM or SIGINT; errors as `Service.run`."""
+        bundle, profile = self._bundle, profile_of(self._settings, self._bundle)
+        self._service.journal.write("start", device=bundle.name, index=bundle.index, version=__version__)
+        online = {"state": "online", "version": __version__, "profile": profile.name}
+        try:
+            self._service.run(
+                lambda device, _: device.start(bundle.root, bundle.certificate), json.dumps(online).encode()
+            )
+        finally:
+            self._bench.close()
+            self._vault.close()
+
+    def _describe(self, device: Device) -> dict[str, object]:
+        return {
+            "device": self._bundle.name,
+            "index": self._bundle.index,
+            "documents": device.context.trust.state(time.time()),
+            "round": device.seen.round,
+            "model": device.live.version,
+            "score": self._score or None,
+        }
+
+    def _perform(self, action: Any) -> None:
+        """Training and scoring in the background; the end of training is an event."""
+        runner = self._service.runner
+        model = runner.role.context.trust.model
+        match action:
+            case Train(plan_hash=plan_hash):
+                self._bench.train(
+                    action,
+                    model,
+                    lambda delta, report: runner.post(
+                        lambda device, now: device.on_trained(plan_hash, delta, report, now)
+                    ),
+                    lambda why: runner.post(lambda device, _: device.on_training_failed(plan_hash, why)),
+                )
+            case Score():
+                self._bench.score(action, model, self._scored)
+
+    def _scored(self, version: int, evaluation: Any) -> None:
+        rows = evaluation.evaluated
+        accuracy = evaluation.correct / rows if self._settings.head == "softmax" else None
+        self._score = {"version": version, "rows": rows, "accuracy": accuracy, "loss": evaluation.loss_sum / rows}
+        self._service.journal.write("score", **self._score)
+
+
+def _arrival(message: Message) -> Event:
+    return lambda device, now: device.on_message(message.topic, message.payload, now)
+
+
+def status_path(settings: AgentSettings) -> Path:
+    """Where a running agent says how it is, beside its vault: the vault itself is its alone."""
+    return settings.vault.with_name("status.json")

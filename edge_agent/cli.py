@@ -1,0 +1,122 @@
+"""`hushfleet agent`: what a device's owner runs on it."""
+
+import json
+import time
+from pathlib import Path
+
+import click
+
+from edge_agent.settings import AgentSettings
+from hushfleet import BUILD_TIME
+from hushfleet.configuration import load
+from hushfleet.errors import ConfigurationError
+from hushfleet.journal import Journal
+
+_config = click.argument("config", type=click.Path(path_type=Path))
+
+
+@click.group()
+def agent() -> None:
+    """Train on this device's own data, in rounds in which nobody sees its update."""
+
+
+@agent.command()
+@_config
+def run(config: Path) -> None:
+    """Take part, until stopped. CONFIG is the agent's TOML file."""
+    from edge_agent.agent import Agent
+
+    settings = load(config, AgentSettings)
+    Agent(settings, Journal(settings.log)).run()
+
+
+@agent.command()
+@_config
+def check(config: Path) -> None:
+    """Find what is wrong with CONFIG, its files, this device's clock and the way to the broker; change nothing."""
+    from edge_agent.agent import link_settings, profile_of, status_path
+    from hushfleet.bundle import Bundle
+    from hushfleet.mqtt.probe import probe
+    from hushfleet.mqtt.topics import Topics
+    from hushfleet.service import is_running
+
+    settings = load(config, AgentSettings)
+    problems: list[str] = []
+    bundle = Bundle.load(settings.bundle)
+    _say("bundle", f"{bundle.name}, index {bundle.index}")
+    profile = profile_of(settings, bundle)
+    _say("profile", f"{profile.name}: chunk {profile.link.chunk} bytes, window {profile.link.window}")
+    if time.time() < BUILD_TIME:
+        problems.append(f"this device's clock shows {time.strftime('%Y-%m-%d')}, before its software was made; set it")
+    if settings.source is None:
+        _say("source", "none: this device serves in committees alone")
+    else:
+        try:
+            columns = settings.source.path.open(encoding="utf-8-sig").readline().strip().count(",") + 1
+            _say("source", f"{settings.source.path}: {columns} columns (hushfleet agent test reads its rows)")
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(f"cannot read {settings.source.path}: {error}")
+    if is_running(status_path(settings)):
+        _say("broker", "not tried: this agent is running; see hushfleet agent status")
+    else:
+        problems += probe(link_settings(settings, bundle), Topics(bundle.fleet).state(bundle.index))
+        _say("broker", "reached" if not problems else "see below")
+    _conclude(problems, "hushfleet agent test")
+
+
+@agent.command()
+@_config
+@click.option("--timeout", type=float, default=30.0, show_default=True, help="Seconds to wait for an open plan.")
+def test(config: Path, timeout: float) -> None:
+    """Connect, read this device's rows, train, send nothing, and show what would be sent."""
+    from edge_agent.rehearsal import rehearse
+
+    found = rehearse(load(config, AgentSettings), Journal("text"), timeout)
+    _say("documents", found.documents)
+    if not found.rows:
+        _say("training", "not tried: no [source], or the fleet's documents have not arrived")
+        return
+    _say("rows", f"{found.rows} to train on, {found.kept_aside} kept aside")
+    _say("plan", f"round {found.round}" if found.round else "none open; trained with 20 steps of 32 rows")
+    _say("loss", f"{found.loss_before:.4f} before, {found.loss_after:.4f} after training")
+    _say("update", f"{found.parameters} parameters, norm {found.norm:.4f}")
+    _say("would send", f"{found.bytes} bytes in {found.chunks} chunks, masked: noise to everyone else")
+    click.echo("nothing was sent")
+
+
+@agent.command()
+@_config
+@click.option("--json", "as_json", is_flag=True, help="The whole status as JSON.")
+def status(config: Path, as_json: bool) -> None:
+    """Show how the agent is doing."""
+    from edge_agent.agent import status_path
+    from hushfleet.service import read_status
+
+    found = read_status(status_path(load(config, AgentSettings)))
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    running = found["running"]
+    _say("agent", f"{found['device']} ({'running' if running else 'not running'}), {_ago(found['time'])}")
+    _say("broker", "connected" if running and found["connected"] else found["trouble"] or "not connected")
+    _say("documents", found["documents"])
+    _say("round", f"{found['round']}, model version {found['model']}")
+    _say("bytes", f"{found['bytes_sent']} sent, {found['bytes_received']} received since its start, TLS not counted")
+    if found["score"]:
+        _say("score", ", ".join(f"{name} {value}" for name, value in found["score"].items()))
+    if found["refusals"]:
+        _say("refused", ", ".join(f"{what} {number}" for what, number in found["refusals"].items()))
+
+
+def _ago(then: float) -> str:
+    return f"as of {max(0, round(time.time() - then))} s ago"
+
+
+def _say(what: str, text: object) -> None:
+    click.echo(f"{what:<12}{text}")
+
+
+def _conclude(problems: list[str], next_step: str) -> None:
+    if problems:
+        raise ConfigurationError("\n".join(["not ready:", *(f"  {problem}" for problem in problems)]))
+    click.echo(f"ready; next: {next_step}")

@@ -1,0 +1,39 @@
+"""An agent's one TOML file (docs/operations.md)."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from edge_agent.sources.csv import CsvSource
+from hushfleet.configuration import Range
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerSettings:
+    """Where the broker is; the bundle says so unless it is said here."""
+
+    host: str | None = None
+    port: Annotated[int, Range(1, 65535)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """Everything an agent is told on its own device.
+
+    Attributes:
+        bundle: the directory that the owner handed over.
+        vault: the device's durable memory; its directory must be private.
+        profile: firmware profile, by name or path; the certificate's unless it is said here.
+        head: `softmax` for classes, `mean_squared` for one number.
+        source: the device's own rows; a device without them is a committee member alone.
+        broker: where the broker is.
+        log: `text` or `json` lines on standard error.
+    """
+
+    bundle: Path
+    vault: Path
+    profile: str | None = None
+    head: Literal["softmax", "mean_squared"] = "softmax"
+    source: CsvSource | None = None
+    broker: BrokerSettings = field(default_factory=BrokerSettings)
+    log: Literal["text", "json"] = "text"

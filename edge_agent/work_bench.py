@@ -1,0 +1,99 @@
+"""Training and scoring on the device's own rows, beside the roles: one job at a time on a thread of its own."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Literal
+
+from edge_agent.sources.rows import LocalData, Source
+from edge_agent.work import Score, Train
+from hushfleet.errors import ConfigurationError, HushfleetError
+from hushfleet.wire.documents import ModelSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edge_agent.training.numpy_trainer import NumpyTrainer
+    from hushfleet.codec import LocalReport
+    from hushfleet.learning.local import Evaluation
+
+Head = Literal["softmax", "mean_squared"]
+
+
+class WorkBench:
+    """A device's trainer on its source.
+
+    Args:
+        source: the device's rows; None for a device that only serves in committees.
+        head: what stands on the model's last layer.
+    """
+
+    def __init__(self, source: Source | None, head: Head) -> None:
+        self._source, self._head = source, head
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="training")
+
+    def rows(self, model: ModelSpec) -> LocalData:
+        """The rows as they are now, for this model.
+
+        Raises:
+            ConfigurationError: there is no source, or it cannot be read, or does not fit the model.
+        """
+        if self._source is None:
+            raise ConfigurationError("this device has no [source]; without one it cannot train")
+        return self._source.read(model.layers[0].inputs, model.layers[-1].outputs if self._head == "softmax" else None)
+
+    def trainer(self, model: ModelSpec) -> "NumpyTrainer":
+        """The trainer for this model."""
+        from edge_agent.training.numpy_trainer import NumpyTrainer
+
+        return NumpyTrainer(model.layers, self._head)
+
+    def train(
+        self,
+        work: Train,
+        model: ModelSpec,
+        done: Callable[["NDArray[np.float32]", "LocalReport"], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        """Train in the background; exactly one of `done` and `failed` is called, on the bench's thread."""
+
+        def job() -> None:
+            try:
+                delta, report = self.train_now(work, model)
+            except HushfleetError as error:
+                failed(str(error))
+            except Exception as error:
+                failed(f"training failed: {type(error).__name__}")
+            else:
+                done(delta, report)
+
+        self._pool.submit(job)
+
+    def train_now(self, work: Train, model: ModelSpec) -> tuple["NDArray[np.float32]", "LocalReport"]:
+        """The delta of one round of local training, and what the device says about it."""
+        from hushfleet.codec import LocalReport
+
+        data, trainer = self.rows(model), self.trainer(model)
+        score = trainer.evaluate(work.flat, data.evaluation.x, data.evaluation.y)
+        result = trainer.train(work.flat, data.training.x, data.training.y, work.plan, work.order_seed)
+        report = LocalReport(result.examples, result.training_loss_sum, score.evaluated, score.loss_sum, score.correct)
+        return result.delta, report
+
+    def score(self, work: Score, model: ModelSpec, done: Callable[[int, "Evaluation"], None]) -> None:
+        """Score a model version on the rows kept aside; `done` is called on the bench's thread if there are any."""
+
+        def job() -> None:
+            try:
+                rows = self.rows(model).evaluation
+                if len(rows):
+                    done(work.version, self.trainer(model).evaluate(work.flat, rows.x, rows.y))
+            except HushfleetError:
+                # Why the rows are unfit is said by training, or by `agent check`.
+                return
+
+        if self._source is not None:
+            self._pool.submit(job)
+
+    def close(self) -> None:
+        """End; a job under way is not waited for."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,186 @@
+"""A role as a process: store, link and runner wired together, signals, and a status file for whoever asks."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hushfleet import BUILD_TIME
+from hushfleet.errors import ConfigurationError, HushfleetError, LinkError
+from hushfleet.journal import Journal
+from hushfleet.mqtt.events import (
+    NOT_AUTHORIZED,
+    Connected,
+    Delivered,
+    Disconnected,
+    Dropped,
+    IdentityInUse,
+    LinkEvent,
+    LinkSettings,
+    Message,
+    SubscriptionRefused,
+    Undelivered,
+)
+from hushfleet.mqtt.link import Link
+from hushfleet.runner import Event, Runner, TransactionStore
+
+STATUS_EVERY = 2.0
+"""Seconds between two versions of the status file."""
+
+
+class Service:
+    """One role under way.
+
+    Args:
+        make_role: builds the role from its records.
+        store: its durable records.
+        link: how it connects.
+        journal: where its lines go.
+        perform: what to do with actions that are none of the common ones.
+        on_message: the event of a message.
+        status: the status file.
+        describe: what the role says of itself there, and in the last line.
+    """
+
+    def __init__(
+        self,
+        make_role: Callable[[], Any],
+        store: TransactionStore,
+        link: LinkSettings,
+        journal: Journal,
+        perform: Callable[[Any], None],
+        on_message: Callable[[Message], Event],
+        status: Path,
+        describe: Callable[[Any], dict[str, object]],
+    ) -> None:
+        self.journal, self._on_message, self._status, self._describe = journal, on_message, status, describe
+        self.link = Link(link, self._on_link)
+        self.runner = Runner(make_role, store, self.link, journal, perform)
+        self._trouble = ""
+        self._failure: HushfleetError | None = None
+        self._connected = False
+        self._ended = threading.Event()
+
+    def run(self, start: Event, online: bytes) -> None:
+        """Run until SIGTERM, SIGINT or `runner.stop`.
+
+        Args:
+            start: the role's first event.
+            online: what is retained on the link's will topic while connected.
+
+        Raises:
+            StorageError: the store failed; nothing was acknowledged that it does not hold.
+            LinkError: this identity is in use elsewhere.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.runner.stop())
+        if time.time() < BUILD_TIME:
+            self.journal.write("clock", remedy="this clock shows a time before this software was made; set it (NTP)")
+        self._online = online
+        self.link.start()
+        threading.Thread(target=self._keep_status, name="status", daemon=True).start()
+        try:
+            self.runner.run(start)
+        finally:
+            self._ended.set()
+            self.link.publish(self.link.settings.will_topic, self.link.settings.will_payload, retain=True)
+            self.link.stop()
+            self._write_status()
+        if self._failure is not None:
+            raise self._failure
+        self.journal.write("stopped", **self._summary())
+
+    def _on_link(self, event: LinkEvent) -> None:
+        """On the network thread: hand over, and say what a person should know."""
+        match event:
+            case Connected():
+                self._connected, self._trouble = True, ""
+                self.journal.write("connected", session=event.session_present, lacking=", ".join(event.lacking) or None)
+                self.link.publish(self.link.settings.will_topic, self._online, retain=True)
+                self.runner.post(lambda role, now: role.on_connected(event.session_present, now))
+            case Disconnected():
+                self._connected = False
+                if event.reason != self._trouble:
+                    self._trouble = event.reason
+                    self.journal.write("disconnected", reason=event.reason, remedy=event.remedy)
+            case Message():
+                self.runner.post(self._on_message(event), event.token)
+            case Delivered():
+                self.runner.post(lambda role, now: role.on_delivered(event.topic, now))
+            case Undelivered():
+                if event.reason_code == NOT_AUTHORIZED:
+                    self.journal.write("denied", topic=event.topic, remedy="the broker's access list forbids it")
+            case SubscriptionRefused() | Dropped():
+                self.journal.write("refused-by-broker", topic=event.topic)
+            case IdentityInUse():
+                self._failure = LinkError(f"{event.reason}; {event.remedy}")
+                self.runner.stop()
+
+    # Status.
+
+    def _keep_status(self) -> None:
+        while not self._ended.wait(STATUS_EVERY):
+            self._write_status()
+
+    def _summary(self) -> dict[str, object]:
+        role = self.runner.role
+        return {
+            **(self._describe(role) if role is not None else {}),
+            "bytes_sent": self.link.bytes_sent,
+            "bytes_received": self.link.bytes_received,
+            "refused": sum(role.refusals.values()) if role is not None else 0,
+            "failures": self.runner.failures,
+        }
+
+    def _write_status(self) -> None:
+        role = self.runner.role
+        status = {
+            "process": os.getpid(),
+            "time": round(time.time(), 1),
+            "running": not self._ended.is_set(),
+            "connected": self._connected and not self._ended.is_set(),
+            "trouble": self._trouble or None,
+            "refusals": dict(role.refusals) if role is not None else {},
+            **self._summary(),
+        }
+        part = self._status.with_name(self._status.name + ".part")
+        part.write_text(json.dumps(status, indent=1))
+        part.replace(self._status)
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    """The content of a status file, with `running` as it is now.
+
+    Raises:
+        ConfigurationError: there is none, or it cannot be read.
+    """
+    try:
+        status: dict[str, Any] = json.loads(path.read_bytes())
+        status["running"] = status["running"] and _lives(status["process"])
+    except FileNotFoundError:
+        raise ConfigurationError(f"there is no {path}: this service has never run") from None
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigurationError(f"cannot read {path}: {error}; it is written anew when the service runs") from None
+    return status
+
+
+def is_running(path: Path) -> bool:
+    """Whether the service that writes this status file is running."""
+    try:
+        return bool(read_status(path)["running"])
+    except ConfigurationError:
+        return False
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
