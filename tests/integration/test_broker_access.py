@@ -269,10 +269,10 @@ def test_a_will_is_held_to_the_list(tls_broker: TlsBroker, connect: Connect) -> 
 
 def test_nobody_takes_over_a_session_by_its_client_id(tls_broker: TlsBroker, connect: Connect) -> None:
     topics = tls_broker.topics
-    coordinator, victim = connect(COORDINATOR), connect(CANDIDATE)
+    coordinator, victim = connect(COORDINATOR, str(COORDINATOR)), connect(CANDIDATE, str(CANDIDATE))
     victim.subscribe(topics.downs(CANDIDATE))
     for client_id in (str(CANDIDATE), str(COORDINATOR)):
-        intruder = connect(DEVICE, client_id=client_id)
+        intruder = connect(DEVICE, client_id)
         intruder.subscribe("#")
         coordinator.publish(topics.down(CANDIDATE, "receipt", 1), b"for the victim")
         assert victim.received.get(timeout=DEADLINE).payload == b"for the victim"
