@@ -34,7 +34,10 @@ def certificate_of(bundle: Bundle) -> Cert:
 
 def profile_of(settings: AgentSettings, bundle: Bundle) -> catalog.FirmwareProfile:
     """The firmware profile of the settings, or else of the certificate."""
-    return catalog.load(settings.profile or certificate_of(bundle).profile)
+    if settings.profile is None:
+        return catalog.load(certificate_of(bundle).profile)
+    # A bare name was read as a path beside the configuration; only a TOML file is one.
+    return catalog.load(str(settings.profile) if settings.profile.suffix == ".toml" else settings.profile.name)
 
 
 def link_settings(settings: AgentSettings, bundle: Bundle) -> LinkSettings:

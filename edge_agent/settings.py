@@ -23,7 +23,7 @@ class AgentSettings:
     Attributes:
         bundle: the directory that the owner handed over.
         vault: the device's durable memory; its directory must be private.
-        profile: firmware profile, by name or path; the certificate's unless it is said here.
+        profile: firmware profile, by name or by the path of a TOML file; the certificate's unless it is said here.
         head: `softmax` for classes, `mean_squared` for one number.
         source: the device's own rows; a device without them is a committee member alone.
         broker: where the broker is.
@@ -32,7 +32,7 @@ class AgentSettings:
 
     bundle: Path
     vault: Path
-    profile: str | None = None
+    profile: Path | None = None
     head: Literal["softmax", "mean_squared"] = "softmax"
     source: CsvSource | None = None
     broker: BrokerSettings = field(default_factory=BrokerSettings)
