@@ -64,7 +64,7 @@ class Unsubscribe:
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """Call `on_wake` at this time (seconds since 1970 UTC) or soon after; several may be open, early ones do no harm."""
+    """Call `on_wake` at this time (seconds since 1970 UTC) or soon after; several may be open, early is harmless."""
 
     at: float
 
