@@ -102,11 +102,12 @@ def evidence(config: Path, directory: Path) -> None:
 
     Kept only with `evidence = true` under [rounds]. Both are packed bytes as in docs/protocol.md, section 11.5.
     """
-    from coordinator.round import SUM_EVIDENCE, UPLOAD_EVIDENCE
+    from coordinator.round import SUM_EVIDENCE
+    from coordinator.uploads import EVIDENCE
 
     ledger = Ledger(load(config, CoordinatorSettings).ledger)
     try:
-        found = {"upload.bin": ledger.get(UPLOAD_EVIDENCE), "sum.bin": ledger.get(SUM_EVIDENCE)}
+        found = {"upload.bin": ledger.get(EVIDENCE), "sum.bin": ledger.get(SUM_EVIDENCE)}
     finally:
         ledger.close()
     directory.mkdir(parents=True, exist_ok=True)

@@ -42,7 +42,7 @@ from hushfleet.wire.round import (
 OPEN, LAST = "round/open", "round/last"
 OUTCOMES = ("applied", "aborted", "void", "rollback")
 NO_METRICS = Metrics(0, 0.0, 0, 0.0, 0, 0.0)
-UPLOAD_EVIDENCE, SUM_EVIDENCE = "evidence/upload", "evidence/sum"
+SUM_EVIDENCE = "evidence/sum"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,9 @@ class Round:
 
     def _new_uploads(self, documents: Documents) -> Uploads:
         assert self.plan is not None
-        return Uploads(self._context, self.plan, self._plan_hash, documents.policy, documents.roster)
+        return Uploads(
+            self._context, self.plan, self._plan_hash, documents.policy, documents.roster, self._settings.evidence
+        )
 
     # Opening a round.
 
@@ -277,16 +279,11 @@ class Round:
         self._opening = Opening(self._context, self.plan, self._plan_hash, frame, epoch, self._uploads.total)
         self._asked = now
         return [
-            *self._evidence(),
             Save(OPEN, self._open.to_body()),
             *self._opening.ask(epoch.members()),
             Note("frozen", {"round": self.plan.round, "survivors": len(self._uploads.accepted)}),
             Wake(now + self._settings.answer),
         ]
-
-    def _evidence(self) -> list[Action]:
-        upload = self._uploads.one_upload() if self._settings.evidence else None
-        return [] if upload is None else [Save(UPLOAD_EVIDENCE, upload)]
 
     def _ask(self, now: float) -> list[Action]:
         """Ask again who has not answered; recover those whose time is up; give up when the plan's time is."""

@@ -37,7 +37,7 @@ from hushfleet.wire.round import (
 if TYPE_CHECKING:
     pass
 
-SUM = "sum"
+SUM, EVIDENCE = "sum", "evidence/upload"
 RECEIPT_EVERY = 1.0
 """Seconds between two receipts to one device."""
 
@@ -50,13 +50,19 @@ class _Record(Table):
 
 
 class Uploads:
-    """The uploads of one round. Built anew from its records at every start."""
+    """The uploads of one round. Built anew from its records at every start.
 
-    def __init__(self, context: Context, plan: Plan, plan_hash: bytes, policy: Policy, roster: Roster) -> None:
+    Args:
+        evidence: keep the first accepted upload as it came, for those who want to see what a coordinator sees.
+    """
+
+    def __init__(
+        self, context: Context, plan: Plan, plan_hash: bytes, policy: Policy, roster: Roster, evidence: bool
+    ) -> None:
         from hushfleet.codec import lanes
         from hushfleet.secagg.residues import Vector, vector_length
 
-        self._context = context
+        self._context, self._keep_evidence = context, evidence
         self._plan, self._plan_hash, self._policy = plan, plan_hash, policy
         revoked = set(indices(roster.revoked))
         self._devices = {
@@ -197,10 +203,12 @@ class Uploads:
             vector = Vector.from_bytes(data, self._plan.bits, self._plan.coords, self._lanes)
         except HushfleetError:
             return self._receipt(device, header, now, REFUSED, BAD_FORM)
+        evidence = [Save(EVIDENCE, data)] if self._keep_evidence and not self.accepted else []
         add_into(self.total, vector)
         self.accepted[device] = _survivor(device, header)
         record = _Record(Frame(Header.KIND, header.to_body()).to_bytes(), 1)
         return [
+            *evidence,
             Save(_key(device, "header"), record.to_body()),
             Save(SUM, self.total.body.tobytes() + self.total.tail.tobytes()),
             *self._receipt(device, header, now, ACCEPTED, NONE),
@@ -215,11 +223,6 @@ class Uploads:
                 raise RefusedError(f"device {device}: chunk {chunk} is gone")
             slices.append(piece)
         return b"".join(slices)
-
-    def one_upload(self) -> bytes | None:
-        """An accepted upload as it came, for those who want to see what a coordinator sees."""
-        device = min(self.accepted, default=None)
-        return None if device is None else self._data(device, self._headers[device], {})
 
     def erase(self) -> list[Action]:
         """The round is over: its uploads and sum go."""

@@ -15,6 +15,7 @@ from hushfleet.mqtt.inbox import Inbox, publishes
 from hushfleet.secagg import committee as arithmetic
 from hushfleet.secagg.sealing import check_public, new_key, seal
 from hushfleet.wire.committee import Box, Call, Card, CardList, CommitteeKey, Complaint
+from hushfleet.wire.documents import MEMBER
 from hushfleet.wire.framing import Frame, entries, indices, pack_indices, read_message
 
 LARGEST_STEP = 1_000
@@ -41,8 +42,10 @@ class Dealer:
                 self._list = (frame.hash(context.fleet), CardList.from_body(frame.body))
 
     def topics(self) -> list[str]:
-        """What this member listens to: every call, and the topics of the attempt it is in."""
-        names = self._context.topics
+        """What a member listens to: every call, and the topics of the attempt it is in."""
+        names, certificate = self._context.topics, self._context.trust.certificate
+        if certificate is None or not certificate.cert.roles & MEMBER:
+            return []
         if self._call is None:
             return [names.any_call()]
         epoch = self._call.epoch

@@ -173,6 +173,9 @@ class Device:
                 return [*self.dealer.on_key(at.device, at.chunk, payload, now)]
             case "share":
                 return [*self.dealer.on_box(payload, at.device, now)]
+            case "document" | "transcript" | "model":
+                # It was fetched already; a second subscription brings it again.
+                return []
             case "down":
                 return self._on_down(at, payload, now)
             case _:
