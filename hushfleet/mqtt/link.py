@@ -121,7 +121,11 @@ class Link:
         deadline = time.monotonic() + timeout
         # In its turn, so that what was published before still goes.
         self._post(lambda: setattr(self, "_stop_by", deadline))
-        self._thread.join(timeout + 1.0)
+        if self._thread.is_alive():
+            self._thread.join(timeout + 1.0)
+        if not self._thread.is_alive():
+            self._bell.close()
+            self._ear.close()
         return self.queued == 0
 
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
@@ -147,7 +151,8 @@ class Link:
 
     def _post(self, command: Callable[[], None]) -> None:
         self._commands.append(command)
-        with suppress(BlockingIOError):
+        # Full, or closed after a stop: either way nobody needs to hear it.
+        with suppress(OSError):
             self._bell.send(b"!")
 
     # On the network thread: one connection after the other.

@@ -1,0 +1,66 @@
+"""What the broker still has to be told about filters, over lost connections and lost sessions."""
+
+from hushfleet.mqtt.subscriptions import Subscriptions
+
+
+def sent(subscriptions: Subscriptions) -> list[tuple[str, bool]]:
+    """Take all requests and note them as asked, numbered from 1."""
+    result = []
+    while request := subscriptions.take():
+        result.append(request)
+        subscriptions.asked(len(result), *request)
+    return result
+
+
+def test_requests_go_out_in_order_and_only_the_last_one_for_a_filter() -> None:
+    subscriptions = Subscriptions()
+    subscriptions.want("a")
+    subscriptions.want("b")
+    subscriptions.release("a")
+    assert sent(subscriptions) == [("b", True), ("a", False)]
+    assert subscriptions.open
+    assert subscriptions.answered(1, granted=True) is None
+    assert subscriptions.answered(2, granted=True) is None
+    assert not subscriptions.open
+    assert sent(subscriptions) == []
+
+
+def test_a_filter_wanted_again_is_requested_again() -> None:
+    subscriptions = Subscriptions()
+    subscriptions.want("a")
+    assert sent(subscriptions) == [("a", True)]
+    subscriptions.answered(1, granted=True)
+    subscriptions.want("a")
+    assert sent(subscriptions) == [("a", True)]
+
+
+def test_a_lost_connection_puts_the_unanswered_in_front() -> None:
+    subscriptions = Subscriptions()
+    for name in ("a", "b", "c"):
+        subscriptions.want(name)
+    sent(subscriptions)
+    subscriptions.answered(2, granted=True)
+    subscriptions.want("d")
+    subscriptions.release("c")
+    subscriptions.rewind()
+    assert sent(subscriptions) == [("a", True), ("d", True), ("c", False)]
+
+
+def test_a_lost_session_requests_all_that_is_wanted_and_nothing_else() -> None:
+    subscriptions = Subscriptions()
+    for name in ("a", "b", "c", "d"):
+        subscriptions.want(name)
+    sent(subscriptions)
+    for number in (1, 2, 3):
+        subscriptions.answered(number, granted=True)
+    assert subscriptions.answered(4, granted=False) == "d"
+    subscriptions.release("b")
+    subscriptions.renew()
+    assert sent(subscriptions) == [("a", True), ("c", True)]
+
+
+def test_a_refused_release_is_no_refused_subscription() -> None:
+    subscriptions = Subscriptions()
+    subscriptions.release("a")
+    sent(subscriptions)
+    assert subscriptions.answered(1, granted=False) is None
