@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -45,16 +46,28 @@ def version() -> str:
     return help_text.stdout.partition("\n")[0].strip()
 
 
-def port_is_free(port: int, address: str = HOST) -> bool:
-    """Whether a listener could be opened on this port just now."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except OSError:
-            return False
-    return True
+def check_address(address: str, port: int) -> None:
+    """Make sure that a listener can be opened here just now.
+
+    Args:
+        address: IP address or name of this machine; empty for all interfaces.
+        port: TCP.
+
+    Raises:
+        ConfigurationError: another process listens there, the port needs root, or the address is not this machine's.
+    """
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(
+            address or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {address or 'all interfaces'}, port {port}: {error.strerror}; "
+            "choose another --port or --address, or end what listens there"
+        ) from None
 
 
 def free_port() -> int:
@@ -65,7 +78,8 @@ def free_port() -> int:
     """
     for _ in range(100):
         port = _FIRST_PORT + secrets.randbelow(_LAST_PORT - _FIRST_PORT)
-        if port_is_free(port):
+        with suppress(ConfigurationError):
+            check_address(HOST, port)
             return port
     raise ConfigurationError(f"no free port from {_FIRST_PORT} to {_LAST_PORT} on {HOST}; end what occupies them")
 
