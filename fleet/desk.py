@@ -4,7 +4,8 @@
     register.json      every device ever added: its index is never given again
     keys/              the owners' secrets
     documents/         root.1 …, manifest, date, committee, roster, policy, model, cert/<index>: exact frame bytes
-    transport/         ca.pem, broker.pem, broker.key, and crl.pem once something is revoked
+    transport/         ca.pem; broker.pem, broker.key; operator.pem, operator.key for hushfleet broker check;
+                       crl.pem once something is revoked
     devices/<name>/    the bundle of a device; devices/coordinator is the coordinator's
 
 Secrets have mode 0600 in directories of mode 0700. A bundle may be removed here once it has been copied.
@@ -81,6 +82,7 @@ class Desk:
             name, text = configuration.load(settings, FleetSettings).fleet.name, settings.read_text("utf-8")
         authority = transport.create_authority(name)
         broker = transport.issue_broker(authority, hosts)
+        operator = transport.issue_client(authority, "operator")
         owner = Owner.create(draw)
         root = owner.sign_root(issued=now, not_after=now + ROOT_DAYS * DAY)
 
@@ -90,6 +92,7 @@ class Desk:
         transport.write_file(desk.keys / "ca.key", authority.key_pem, 0o600)
         transport.write_file(desk.transport / "ca.pem", authority.certificate_pem, 0o644)
         transport.write_key_pair(desk.transport, "broker", broker)
+        transport.write_key_pair(desk.transport, "operator", operator)
         for role, key_set in owner.key_sets().items():
             for number, seed in enumerate(key_set.seeds, start=1):
                 _write_secret(desk.keys / f"{role}-{number}.key", seed)

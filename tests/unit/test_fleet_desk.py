@@ -55,7 +55,8 @@ def test_the_directory_is_as_agreed_and_its_secrets_are_the_owners_alone(signed:
     bundle = {"bundle.toml", "identity.key", "root.1", "certificate", "tls.pem", "tls.key", "ca.pem"}
     keys = {"root-1.key", "root-2.key", "root-3.key", "signer-1.key", "fresh-1.key", "ca.key"}
     documents = {"root.1", "manifest", "date", "committee", "roster", "policy", "model"}
-    expected = {"fleet.toml", "register.json", "transport/ca.pem", "transport/broker.pem", "transport/broker.key"}
+    transport = {"ca.pem", "broker.pem", "broker.key", "operator.pem", "operator.key"}
+    expected = {"fleet.toml", "register.json"} | {f"transport/{name}" for name in transport}
     expected |= {f"keys/{name}" for name in keys} | {f"documents/{name}" for name in documents}
     expected |= {f"documents/cert/{index}" for index in range(7)}
     expected |= {f"devices/{device}/{name}" for device in "abcdef" for name in bundle}
