@@ -16,7 +16,7 @@ from hushfleet.actions import Action, Erase, Note, Save
 from hushfleet.errors import HushfleetError, RefusedError
 from hushfleet.mqtt.chunks import Assembly, bitmap
 from hushfleet.wire.documents import PARTICIPANT, Policy, Roster
-from hushfleet.wire.framing import Bytes, Flag, Frame, Table, indices, read
+from hushfleet.wire.framing import Bytes, Flag, Frame, Table, indices, read_unsigned
 from hushfleet.wire.round import (
     ACCEPTED,
     ANOTHER_HELD,
@@ -118,7 +118,7 @@ class Uploads:
         Raises:
             MalformedError: not a header.
         """
-        header = read(Frame.from_bytes(payload), Header)
+        header = read_unsigned(Frame.from_bytes(payload), Header)
         if header.round != self._plan.round:
             return self._receipt(device, header, now, REFUSED, CLOSED)
         held = self._headers.get(device)

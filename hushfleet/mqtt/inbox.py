@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Iterator
 from hushfleet.actions import Publish
 from hushfleet.errors import MalformedError, RefusedError
 from hushfleet.mqtt.chunks import HEADER_MARK, Assembly, chunk_hashes, cut
-from hushfleet.wire.framing import Frame, read
+from hushfleet.wire.framing import Frame, read_unsigned
 from hushfleet.wire.round import Chunks
 
 
@@ -66,7 +66,7 @@ class Inbox:
                 raise MalformedError(f"longer than {limit} bytes")
             self.forget(key)
             return payload
-        header = read(Frame.from_bytes(payload), Chunks)
+        header = read_unsigned(Frame.from_bytes(payload), Chunks)
         if header.length > limit:
             raise MalformedError(f"longer than {limit} bytes")
         known = self._open.get(key)

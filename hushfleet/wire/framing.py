@@ -23,6 +23,8 @@ LARGEST_FRAME = 61_440
 
 LARGEST_TEXT = 64
 LARGEST_SIGNER_COUNT = 32
+LARGEST_COLLECTION = 1024
+"""Entries of an array or map: more than any table needs, few enough that nested claims of length cost no memory."""
 
 
 class FieldType(Protocol):
@@ -106,6 +108,8 @@ class Array:
         return tuple(self.item.read(entry) for entry in value)
 
     def write(self, value: Any) -> list[Any]:
+        if len(value) > LARGEST_COLLECTION:
+            raise MalformedError(f"expected an array of at most {LARGEST_COLLECTION}")
         return [self.item.write(entry) for entry in value]
 
 
@@ -162,8 +166,8 @@ class Table:
     @classmethod
     def from_map(cls, value: Any) -> Self:
         columns = _columns(cls)
-        if type(value) is not dict or set(value) != {wire for _, wire, _ in columns}:
-            raise MalformedError(f"{cls.KIND or cls.__name__}: expected exactly its own fields")
+        if type(value) is not dict or list(value) != [wire for _, wire, _ in columns]:
+            raise MalformedError(f"{cls.KIND or cls.__name__}: expected exactly its own fields, ascending")
         found = {}
         for attribute, wire, kind in columns:
             try:
@@ -219,7 +223,14 @@ def encode(value: Any) -> bytes:
 def decode_canonical(data: bytes) -> Any:
     """Decode msgpack that is exactly as `encode` would have written it, else MalformedError."""
     try:
-        value = msgpack.unpackb(data, raw=False, strict_map_key=True)
+        value = msgpack.unpackb(
+            data,
+            raw=False,
+            strict_map_key=True,
+            max_array_len=LARGEST_COLLECTION,
+            max_map_len=LARGEST_COLLECTION,
+            max_ext_len=0,
+        )
         again = encode(value)
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
         raise MalformedError(f"not msgpack: {type(error).__name__}") from None
@@ -340,6 +351,13 @@ def read(frame: Frame, table: type[TableType]) -> TableType:
     if frame.kind != table.KIND:
         raise MalformedError(f"expected a {table.KIND}, got another type")
     return table.from_body(frame.body)
+
+
+def read_unsigned(frame: Frame, table: type[TableType]) -> TableType:
+    """The table in `frame`, which must be of that table's type and carry no signature."""
+    if frame.signatures:
+        raise MalformedError(f"{frame.kind}: carries no signature of its own")
+    return read(frame, table)
 
 
 KeyOf = Callable[[int], bytes | None]
