@@ -92,7 +92,7 @@ class Device:
         actions: list[DeviceAction] = [Subscribe(topic) for topic in self._topics()]
         if not session_present:
             actions += retained(self.context.store)
-        return [*actions, *self.participant.ask(now), *self._advance(now)]
+        return [*actions, *self.participant.on_connected(now), *self._advance(now)]
 
     def _topics(self) -> list[str]:
         names = self.context.topics

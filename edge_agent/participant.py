@@ -82,6 +82,7 @@ class Participant:
         self._plan: VerifiedPlan | None = None
         self._training = False
         self._asked = False
+        self._ask_at = 0.0
 
     def certified(self, now: float) -> bool:
         """Whether the owners' certificate makes this device a participant now."""
@@ -163,6 +164,7 @@ class Participant:
         except HushfleetError as error:
             return self.decline(plan.round, plan_hash, DATA, str(error))
         self._upload = self._signed(verified, y_point, data)
+        self._asked, self._ask_at = False, now + ASK_AGAIN
         used = self._state.uploads if self._state.base == plan.base_hash else 0
         self._state = State(
             plan.round, plan.opens, plan.base_hash, min(used + 1, 0xFFFF), int(self._context.trust.time(now))
@@ -172,7 +174,7 @@ class Participant:
             Save(STATE, self._state.to_body()),
             Note("uploading", {"round": plan.round, "bytes": len(data)}),
             *self._publishes(self._upload),
-            Wake(now + ASK_AGAIN),
+            Wake(self._ask_at),
         ]
 
     def _masked(
@@ -234,10 +236,10 @@ class Participant:
             if not self._asked:
                 # The answer to the first header: its chunks are on their way behind it.
                 return []
-            self._asked = False
+            self._asked, self._ask_at = False, now + ASK_AGAIN
             count = len(cut(upload.data, upload.size))
             chunks = [index + 1 for index in from_bitmap(receipt.missing, count)]
-            return [*self._publishes(upload, chunks)[1:], Wake(now + ASK_AGAIN)]
+            return [*self._publishes(upload, chunks)[1:], Wake(self._ask_at)]
         self._upload = None
         note = Note(
             "accepted" if receipt.state == ACCEPTED else "refused-upload",
@@ -245,13 +247,19 @@ class Participant:
         )
         return [Erase(UPLOAD), note]
 
+    def on_connected(self, now: float) -> list[DeviceAction]:
+        """Ask at once for a receipt that is owed: nobody knows what the connection before carried."""
+        self._ask_at = now
+        return self.ask(now)
+
     def ask(self, now: float) -> list[DeviceAction]:
-        """Without a receipt, send the header again: the coordinator answers what is missing."""
-        if self._upload is None:
+        """Without a receipt for a while, send the header again: the coordinator answers what is missing."""
+        if self._upload is None or now < self._ask_at:
             return []
         if now >= self._upload.closes:
             return self._end_round(self._upload.round + 1)
-        return [Publish(self._topic(self._upload, 0), self._upload.header), Wake(now + ASK_AGAIN)]
+        self._asked, self._ask_at = True, now + ASK_AGAIN
+        return [Publish(self._topic(self._upload, 0), self._upload.header), Wake(self._ask_at)]
 
     def on_result(self, result: Result) -> list[DeviceAction]:
         """The round is over: nothing of it is sent any more."""
