@@ -1,69 +1,43 @@
 """A whole fleet in one process: the real roles on one heap of events, a virtual clock, a broker in memory.
 
 Every role runs against its own records (a dict) and its own seeded randomness, so that a run can be replayed from its
-seed. What the network and the machines do to the messages is decided by a `Faults`.
+seed. What the network does to messages is decided by a `Faults`, where a machine dies by a `Crash`, what an adversary
+does to what a device sends by `tamper`.
 """
 
 import heapq
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 import numpy as np
+from memory_broker import MemoryBroker
 from numpy.typing import NDArray
+from signed_fleet import START, FleetKeys, make_fleet, seeded
 
-from coordinator.conductor import Conductor, Signed
+from coordinator.conductor import Conductor
 from coordinator.context import Context as CoordinatorContext
 from coordinator.round import RoundSettings
 from coordinator.setup import SetupSettings
 from edge_agent.context import Context as DeviceContext
 from edge_agent.device import Device
 from edge_agent.work import Score, Train
-from fleet.owner import Credentials, Owner
-from hushfleet.actions import Action, Draw, Erase, Note, Publish, Save, Subscribe, Unsubscribe, Wake
+from hushfleet.actions import Erase, Note, Publish, Save, Subscribe, Unsubscribe, Wake
 from hushfleet.codec import LocalReport
 from hushfleet.mqtt.topics import Topics
 from hushfleet.trust import Trust
-from hushfleet.wire.documents import COORDINATOR, MEMBER, PARTICIPANT, Layer
-from hushfleet.wire.framing import Frame
+from hushfleet.wire.documents import MEMBER
+from hushfleet.wire.round import Plan
 
-START = 1_700_000_000
-YEAR = 365 * 86_400
+__all__ = ["START", "Crash", "Faults", "FleetKeys", "RoundSettings", "World", "make_fleet", "one_hot", "seeded"]
+
 TICK = 5.0
 """Seconds between two looks at the clock."""
-
-POLICY: dict[str, Any] = {
-    "assumed_colluders": 0,
-    "audit_rate": 0.0,
-    "clip": 4.0,
-    "committee_min": 3,
-    "committee_trusted": 1,
-    "delta": 0.0,
-    "epoch_age": 7 * 86_400,
-    "epoch_rounds": 4,
-    "epsilon": 0.0,
-    "interval": 0,
-    "largest_survivor_set": 64,
-    "largest_weight": 1.0,
-    "noise_floor": 0.0,
-    "noiseless_statistics": 0,
-    "recoveries": 1,
-    "rollback_versions": 3,
-    "shards": 1,
-    "smallest_group": 5,
-    "smallest_survivor_set": 2,
-    "tiny_fleet": 1,
-    "uploads_per_base": 8,
-}
-
-
-def seeded(seed: object) -> Draw:
-    """Bytes that a test can draw again; nothing here is a secret."""
-    generator = random.Random(repr(seed))
-    return generator.randbytes
+SETUP = SetupSettings(5, 10, 20)
+ROUNDS = RoundSettings(collect=60, answer=10, recover=30, total=3)
 
 
 class Records:
@@ -82,129 +56,55 @@ class Records:
             yield key, self.data[key]
 
 
-@dataclass
-class FleetKeys:
-    """A signed fleet: owner, credentials by index (0 is the coordinator), frames."""
-
-    owner: Owner
-    credentials: dict[int, Credentials]
-    root: Frame
-    manifest: Frame
-    documents: dict[str, Frame]
-
-    @property
-    def fleet(self) -> bytes:
-        """The fleet's id."""
-        return self.owner.fleet
-
-    def signed(self) -> Signed:
-        """What the owners' desk hands to the coordinator."""
-        return Signed(
-            {1: self.root.to_bytes()},
-            self.manifest.to_bytes(),
-            b"",
-            {name: frame.to_bytes() for name, frame in self.documents.items()},
-            {index: self.certificate(index) for index in self.credentials},
-        )
-
-    def certificate(self, index: int) -> bytes:
-        """A device's own certificate."""
-        return self.owner.certificate(self.credentials[index].cert, issued=START).to_bytes()
+def everywhere(topic: str) -> bool:
+    """A fault that spares nothing."""
+    return True
 
 
-def make_fleet(
-    participants: int, members: int, seed: object = 0, layers: tuple[Layer, ...] = (), **policy: Any
-) -> FleetKeys:
-    """Devices 1 … `members` are members, the last `participants` of all are participants; they overlap if asked to."""
-    draw = seeded(("fleet", seed))
-    owner = Owner.create(draw)
-    roles: dict[int, int] = {0: COORDINATOR}
-    for index in range(1, members + 1):
-        roles[index] = MEMBER
-    for index in range(members + 1, members + participants + 1):
-        roles[index] = PARTICIPANT
-    credentials = {
-        index: Credentials.draw(
-            draw, index, f"device-{index}", role, profile="test", not_before=0, not_after=START + YEAR
-        )
-        for index, role in roles.items()
-    }
-    certs = [credential.cert for credential in credentials.values()]
-    model = owner.model_spec("tiny", layers or (Layer("dense", 4, 3, "none"),), draw(32), version=1, issued=START)
-    documents = {
-        "committee": owner.committee_document(certs, version=1, issued=START),
-        "roster": owner.roster(certs, version=1, issued=START),
-        "policy": owner.policy(POLICY | policy, [model], version=1, issued=START),
-        "model": model,
-    }
-    return FleetKeys(
-        owner,
-        credentials,
-        owner.sign_root(issued=START, not_after=START + YEAR),
-        owner.sign_manifest(documents.values(), version=1, issued=START, not_after=START + YEAR),
-        documents,
-    )
-
-
-@dataclass
+@dataclass(frozen=True)
 class Faults:
-    """What goes wrong, as probabilities per message; all from one seeded generator."""
+    """What goes wrong, as probabilities per delivery; all from one seeded generator.
+
+    Attributes:
+        loss: the message never arrives.
+        doubling: it arrives twice.
+        delay: it arrives up to `longest_delay` seconds late, and so after later ones.
+        hits: the topics that this happens to.
+    """
 
     loss: float = 0.0
     doubling: float = 0.0
     delay: float = 0.0
     longest_delay: float = 5.0
+    hits: Callable[[str], bool] = everywhere
 
 
-class MemoryBroker:
-    """Topics, wildcards, retained messages; delivery order holds per receiver unless a fault delays a message."""
+@dataclass(frozen=True)
+class Crash:
+    """A machine dies in one of its events.
 
-    def __init__(self, world: "World") -> None:
-        self._world = world
-        self.retained: dict[str, bytes] = {}
-        self.subscriptions: dict[int, set[str]] = defaultdict(set)
-        self.log: list[tuple[int, str, bytes]] = []
+    Attributes:
+        sent: how many of the event's actions that leave the process still do; None: it dies before its records are
+            committed, and the event is lost to it.
+        downtime: seconds until it starts again.
+        keep_session: whether the broker still knows it then.
+    """
 
-    def publish(self, sender: int, topic: str, payload: bytes, retain: bool) -> None:
-        """Hand a message to everyone who listens."""
-        self.log.append((sender, topic, payload))
-        if retain and payload:
-            self.retained[topic] = payload
-        elif retain:
-            self.retained.pop(topic, None)
-        for receiver, filters in self.subscriptions.items():
-            if any(matches(pattern, topic) for pattern in filters):
-                self._world.deliver(receiver, topic, payload)
-
-    def subscribe(self, receiver: int, pattern: str) -> None:
-        """Listen; retained messages arrive at once."""
-        self.subscriptions[receiver].add(pattern)
-        for topic, payload in sorted(self.retained.items()):
-            if matches(pattern, topic):
-                self._world.deliver(receiver, topic, payload)
-
-    def wipe(self) -> None:
-        """Restart empty: sessions and retained messages are gone."""
-        self.retained.clear()
-        self.subscriptions.clear()
+    sent: int | None
+    downtime: float = 3.0
+    keep_session: bool = True
 
 
-def matches(pattern: str, topic: str) -> bool:
-    """MQTT's topic filters."""
-    parts, names = pattern.split("/"), topic.split("/")
-    for position, part in enumerate(parts):
-        if part == "#":
-            return True
-        if position >= len(names) or part not in ("+", names[position]):
-            return False
-    return len(parts) == len(names)
-
-
-def one_hot(index: int, parameters: int) -> NDArray[np.float32]:
-    """The update of device `index`: a one at its own place, so that the sum tells who is in it."""
-    delta = np.zeros(parameters, np.float32)
-    delta[index % parameters] = 1.0
+def one_hot(index: int, plan: Plan) -> NDArray[np.float32]:
+    """The update of a device in a round: its own place, a height that tells the round, exact on the step of 1/256."""
+    delta = np.zeros(plan.coords, np.float32)
+    delta[index] = height(plan.round)
     return delta
+
+
+def height(round_number: int) -> float:
+    """What `one_hot` puts in at a round."""
+    return 1.0 + round_number % 64 / 256
 
 
 class World:
@@ -215,23 +115,26 @@ class World:
         keys: FleetKeys,
         *,
         seed: object = 0,
-        rounds: RoundSettings | None = None,
+        rounds: RoundSettings = ROUNDS,
         faults: Faults | None = None,
-        update: Callable[[int, int], NDArray[np.float32]] = one_hot,
+        update: Callable[[int, Plan], NDArray[np.float32]] = one_hot,
         chunk: int = 4096,
     ) -> None:
         self.keys, self.seed, self.now = keys, seed, float(START)
-        self.rounds = rounds or RoundSettings(collect=60, answer=10, recover=30, total=3)
-        self.faults, self.update, self.chunk = faults or Faults(), update, chunk
+        self.rounds, self.faults, self.update, self.chunk = rounds, faults or Faults(), update, chunk
         self.chance = random.Random(repr(("faults", seed)))
-        self.broker = MemoryBroker(self)
+        self.broker = MemoryBroker(self.deliver, lambda: self.now)
         self.records: dict[int, Records] = defaultdict(Records)
         self.nodes: dict[int, Device | Conductor] = {}
-        self.notes: list[tuple[int, Note]] = []
+        self.notes: list[tuple[float, int, Note]] = []
         self.counts: Counter[tuple[int, str]] = Counter()
         self.starts: Counter[int] = Counter()
-        self.untouched: set[int] = set()
-        self.before_publish: Callable[[int, Publish], bool] = lambda sender, publish: True
+        self.events: Counter[int] = Counter()
+        self.crashes: dict[tuple[int, int], Crash] = {}
+        """Machine and number of its event, from 1, to how it dies there."""
+        self.tamper: Callable[[int, Publish], Iterable[Publish]] = lambda sender, publish: [publish]
+        """What really leaves a machine in a message's place."""
+        self.training_time: Callable[[int, Plan], float] = lambda index, plan: 1.0
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         for index in keys.credentials:
@@ -240,134 +143,184 @@ class World:
     # Machines.
 
     def start(self, index: int) -> None:
-        """Start a node from its records, as after a crash or for the first time."""
-        keys, credential = self.keys, self.keys.credentials[index]
+        """Start a machine from its records, as after a crash or for the first time."""
+        if index in self.nodes:
+            return
         self.starts[index] += 1
-        draw = seeded((self.seed, index, self.starts[index]))
-        coordinator = index == 0
-        needed = ("committee", "policy", "model", "roster")
-        records = self.records[index]
-        trust = Trust(keys.fleet, keys.root.hash(keys.fleet), needed, records, START)
-        topics = Topics(keys.fleet)
-        node: Device | Conductor
-        if coordinator:
-            assert credential.seal_secret is not None
-            node = Conductor(
-                CoordinatorContext(
-                    keys.fleet,
-                    0,
-                    credential.identity(),
-                    credential.seal_secret,
-                    trust,
-                    topics,
-                    records,
-                    draw,
-                    self.chunk,
-                ),
-                SetupSettings(5, 10, 20),
-                self.rounds,
-            )
-            node.offer(keys.signed())
-            self.nodes[index] = node
+        root, certificate = self.keys.root.to_bytes(), self.keys.certificate(index)
+        if index == 0:
+            conductor = self._make_conductor()
+            self.nodes[index] = conductor
+            self.perform(index, conductor.advance(self.now))
         else:
-            secret = records.data.setdefault("vault/secret", draw(32))
-            context = DeviceContext(
-                keys.fleet, index, credential.identity(), secret, trust, topics, records, draw, self.chunk
-            )
-            node = Device(context, window=4)
-            self.nodes[index] = node
-            self.perform(index, node.start(keys.root.to_bytes(), keys.certificate(index)))
+            device = self._make_device(index)
+            self.nodes[index] = device
+            self.perform(index, device.start(root, certificate))
         self.connect(index)
         self._tick(index, self.starts[index])
 
-    def connect(self, index: int, session_present: bool = False) -> None:
-        """Tell a node that it is connected."""
-        node = self.nodes[index]
-        self.perform(index, node.on_connected(session_present, self.now))
+    def _make_conductor(self) -> Conductor:
+        keys, credential, store = self.keys, self.keys.credentials[0], self.records[0]
+        assert credential.seal_secret is not None
+        context = CoordinatorContext(
+            keys.fleet,
+            0,
+            credential.identity(),
+            credential.seal_secret,
+            self._trust(store, ("committee", "roster", "policy", "model")),
+            Topics(keys.fleet),
+            store,
+            seeded((self.seed, 0, self.starts[0])),
+            self.chunk,
+        )
+        conductor = Conductor(context, SETUP, self.rounds)
+        conductor.offer(keys.signed())
+        return conductor
 
-    def crash(self, index: int) -> None:
-        """Take a node's memory away."""
+    def _make_device(self, index: int) -> Device:
+        keys, credential, store = self.keys, self.keys.credentials[index], self.records[index]
+        draw = seeded((self.seed, index, self.starts[index]))
+        needed = ("committee", "policy", "model", *(("roster",) if credential.cert.roles & MEMBER else ()))
+        context = DeviceContext(
+            keys.fleet,
+            index,
+            credential.identity(),
+            store.data.setdefault("vault/secret", draw(32)),
+            self._trust(store, needed),
+            Topics(keys.fleet),
+            store,
+            draw,
+            self.chunk,
+        )
+        return Device(context, window=4)
+
+    def _trust(self, store: Records, needed: Sequence[str]) -> Trust:
+        return Trust(self.keys.fleet, self.keys.root.hash(self.keys.fleet), needed, store, START)
+
+    def connect(self, index: int) -> None:
+        """Let a machine reach the broker."""
+        present = self.broker.connect(index)
+        self.perform(index, self.nodes[index].on_connected(present, self.now))
+        if index in self.nodes:
+            self.broker.flush(index)
+
+    def crash(self, index: int, *, keep_session: bool = False) -> None:
+        """Take a machine's memory away."""
         self.nodes.pop(index, None)
-        self.broker.subscriptions.pop(index, None)
+        self.broker.disconnect(index, keep_session=keep_session)
+
+    def restart_broker(self) -> None:
+        """The broker loses everything; every machine connects again."""
+        self.broker.wipe()
+        for index in list(self.nodes):
+            self.at(self.now + self.chance.uniform(0, 2), lambda index=index: self._reconnect(index))  # type: ignore[misc]
+
+    def _reconnect(self, index: int) -> None:
+        if index in self.nodes and index not in self.broker.sessions:
+            self.connect(index)
 
     def _tick(self, index: int, life: int) -> None:
         def tick() -> None:
-            if index in self.nodes and self.starts[index] == life:
+            if self._lives(index, life):
                 self.perform(index, self.nodes[index].on_wake(self.now))
                 self.at(self.now + TICK, tick)
 
         self.at(self.now + TICK, tick)
 
-    # Events.
+    def _lives(self, index: int, life: int) -> bool:
+        return index in self.nodes and self.starts[index] == life
+
+    # Messages.
 
     def at(self, time: float, event: Callable[[], None]) -> None:
         """Let something happen."""
-        heapq.heappush(self._heap, (time, next(self._order), event))
+        heapq.heappush(self._heap, (max(time, self.now), next(self._order), event))
 
-    def deliver(self, receiver: int, topic: str, payload: bytes) -> None:
+    def deliver(self, receiver: int, topic: str, payload: bytes, retained: bool) -> None:
         """Put a message on its way, unless a fault takes it."""
         faults, chance = self.faults, self.chance
-        copies = 1
-        if receiver not in self.untouched:
+        copies, late = 1, 0.0
+        if faults.hits(topic):
             copies = 0 if chance.random() < faults.loss else 2 if chance.random() < faults.doubling else 1
+            late = faults.delay
         for _ in range(copies):
-            late = chance.random() < faults.delay and receiver not in self.untouched
-            delay = chance.uniform(0, faults.longest_delay) if late else 0.01
-            self.at(self.now + delay, lambda: self._arrive(receiver, topic, payload))
+            delay = chance.uniform(0, faults.longest_delay) if chance.random() < late else 0.01
+            self.at(self.now + delay, lambda: self._arrive(receiver, topic, payload, retained))
 
-    def _arrive(self, receiver: int, topic: str, payload: bytes) -> None:
+    def _arrive(self, receiver: int, topic: str, payload: bytes, retained: bool) -> None:
         node = self.nodes.get(receiver)
         if isinstance(node, Device):
-            self.perform(receiver, node.on_message(topic, payload, self.now))
+            actions: Sequence[Any] = node.on_message(topic, payload, self.now)
         elif isinstance(node, Conductor):
-            self.perform(receiver, node.on_message(topic, payload, False, self.now))
+            actions = node.on_message(topic, payload, retained, self.now)
+        else:
+            self.broker.wait(receiver, topic, payload, retained)
+            return
+        if not self.perform(receiver, actions):
+            # The broker was never told that it arrived.
+            self.broker.wait(receiver, topic, payload, retained)
 
-    def perform(self, index: int, actions: "list[Action] | list[Any]") -> None:
-        """Execute a role's actions: all of an event's records first, then what leaves."""
+    def perform(self, index: int, actions: Sequence[Any]) -> bool:
+        """Execute a role's actions: all of an event's records first, then what leaves. False if the machine died."""
+        self.events[index] += 1
+        crash = self.crashes.get((index, self.events[index]))
+        leaving = [action for action in actions if not isinstance(action, Save | Erase | Note)]
+        if crash is None or crash.sent is not None:
+            self._commit(index, actions)
+        if crash is not None:
+            leaving = leaving[: crash.sent or 0]
+        for action in leaving:
+            self._execute(index, action)
+        if crash is None:
+            return True
+        self.crash(index, keep_session=crash.keep_session)
+        self.at(self.now + crash.downtime, lambda: self.start(index))
+        return False
+
+    def _commit(self, index: int, actions: Sequence[Any]) -> None:
         records = self.records[index].data
         for action in actions:
-            if isinstance(action, Save):
-                records[action.key] = action.value
-            elif isinstance(action, Erase):
-                records.pop(action.key, None)
-        for action in actions:
-            self._execute(index, action)
+            match action:
+                case Save(key, value):
+                    records[key] = value
+                case Erase(key):
+                    records.pop(key, None)
+                case Note(event):
+                    self.notes.append((self.now, index, action))
+                    self.counts[index, event] += 1
 
     def _execute(self, index: int, action: Any) -> None:
+        life = self.starts[index]
         match action:
-            case Publish(topic, payload, retain):
-                if self.before_publish(index, action):
-                    self.broker.publish(index, topic, payload, retain)
-                    node = self.nodes.get(index)
-                    if isinstance(node, Conductor) and retain:
-                        self.at(self.now, lambda: self._delivered(node, topic))
+            case Publish():
+                for publish in self.tamper(index, action):
+                    self.broker.publish(index, publish.topic, publish.payload, publish.retain)
+                    self.at(self.now, lambda topic=publish.topic: self._delivered(index, life, topic))  # type: ignore[misc]
             case Subscribe(topic):
                 self.broker.subscribe(index, topic)
             case Unsubscribe(topic):
-                self.broker.subscriptions[index].discard(topic)
+                self.broker.unsubscribe(index, topic)
             case Wake(time):
-                self.at(max(time, self.now), lambda: self._wake(index))
-            case Note(event):
-                self.notes.append((index, action))
-                self.counts[index, event] += 1
-            case Train():
-                self.at(self.now + 1.0, lambda: self._trained(index, action))
+                self.at(time, lambda: self._wake(index, life))
+            case Train(plan):
+                self.at(self.now + self.training_time(index, plan), lambda: self._trained(index, life, action))
             case Score():
                 pass
 
-    def _delivered(self, node: Conductor, topic: str) -> None:
-        if self.nodes.get(0) is node:
-            self.perform(0, node.on_delivered(topic, self.now))
+    def _delivered(self, index: int, life: int, topic: str) -> None:
+        node = self.nodes.get(index)
+        if isinstance(node, Conductor) and self._lives(index, life):
+            self.perform(index, node.on_delivered(topic, self.now))
 
-    def _wake(self, index: int) -> None:
-        if index in self.nodes:
+    def _wake(self, index: int, life: int) -> None:
+        if self._lives(index, life):
             self.perform(index, self.nodes[index].on_wake(self.now))
 
-    def _trained(self, index: int, work: Train) -> None:
+    def _trained(self, index: int, life: int, work: Train) -> None:
         node = self.nodes.get(index)
-        if isinstance(node, Device):
-            delta = self.update(index, work.plan.coords)
-            self.perform(index, node.on_trained(work.plan_hash, delta, LocalReport(1, 0.5, 1, 0.5, 1), self.now))
+        if isinstance(node, Device) and self._lives(index, life):
+            report = LocalReport(1, 0.5, 1, 0.5, 1)
+            self.perform(index, node.on_trained(work.plan_hash, self.update(index, work.plan), report, self.now))
 
     # Running.
 
@@ -375,11 +328,19 @@ class World:
         """Let time pass until something holds; an assertion fails if it does not within `deadline` virtual seconds."""
         end = self.now + deadline
         while not until(self):
-            assert self._heap, "nothing is left to happen"
+            assert self._heap, f"nothing is left to happen; seed {self.seed}"
             time, _, event = heapq.heappop(self._heap)
-            assert time <= end, f"not within {deadline} s; last notes: {self.notes[-12:]}"
+            assert time <= end, f"not within {deadline} s, seed {self.seed}; last notes: {self.notes[-12:]}"
             self.now = max(self.now, time)
             event()
+
+    def run_for(self, seconds: float) -> None:
+        """Let so much time pass."""
+        end = self.now + seconds
+        while self._heap and self._heap[0][0] <= end:
+            self.now, _, event = heapq.heappop(self._heap)
+            event()
+        self.now = end
 
     @property
     def conductor(self) -> Conductor:
@@ -396,15 +357,16 @@ class World:
 
     def outcomes(self) -> list[dict[str, object]]:
         """How the rounds ended, in order."""
-        return [note.fields for index, note in self.notes if index == 0 and note.event == "round"]
+        return [note.fields for _, index, note in self.notes if index == 0 and note.event == "round"]
 
     def rounds_ended(self, number: int) -> Callable[["World"], bool]:
         """Whether so many rounds have ended."""
         return lambda world: len(world.outcomes()) >= number
 
+    def noted(self, index: int, event: str, number: int = 1) -> Callable[["World"], bool]:
+        """Whether a machine has said something so often."""
+        return lambda world: world.counts[index, event] >= number
 
-@dataclass
-class Seen:
-    """A list of what an adversary saw; used by attack tests."""
-
-    messages: list[tuple[int, str, bytes]] = field(default_factory=list)
+    def why(self, index: int) -> list[str]:
+        """Why a machine refused what it refused."""
+        return [str(note.fields.get("why")) for _, who, note in self.notes if who == index and "why" in note.fields]
