@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from coordinator.context import Context
 from hushfleet.actions import Action, Erase, Note, Save
-from hushfleet.errors import HushfleetError, RefusedError
+from hushfleet.errors import HushfleetError, MalformedError, RefusedError
 from hushfleet.mqtt.chunks import Assembly, bitmap
+from hushfleet.secagg import group
 from hushfleet.wire.documents import PARTICIPANT, Policy, Roster
 from hushfleet.wire.framing import Bytes, Flag, Frame, Table, indices, read_unsigned
 from hushfleet.wire.round import (
@@ -151,7 +152,14 @@ class Uploads:
         if header.length != self._length:
             return BAD_FORM
         claim = _survivor(device, header).claim(self._plan, self._plan_hash)
-        return NONE if claim.verify(certified.key, self._context.fleet, header.sig) else BAD_SIGNATURE
+        if not claim.verify(certified.key, self._context.fleet, header.sig):
+            return BAD_SIGNATURE
+        try:
+            # One invalid Y in the survivor set, and every member would refuse the whole set.
+            group.check_point(header.y)
+        except MalformedError:
+            return BAD_FORM
+        return NONE
 
     def _receipt(self, device: int, header: Header, now: float, state: int, reason: int) -> list[Action]:
         if now - self._answered.get(device, 0.0) < RECEIPT_EVERY and state != ACCEPTED:

@@ -21,9 +21,16 @@ def largest_key(rounds: int) -> int:
 
 
 def seal_key_for(card: Card, dealer: int, candidates: Sequence[int]) -> bytes:
-    """The sealing key that the card's owner made for `dealer`; the card skips its owner among the candidates."""
+    """The sealing key that the card's owner made for `dealer`; the card skips its owner among the candidates.
+
+    Raises:
+        RefusedError: the card holds no key for that dealer.
+    """
     others = [index for index in candidates if index != card.sender]
-    return entries(card.seal, 32)[others.index(dealer)]
+    keys = entries(card.seal, 32)
+    if dealer not in others or len(keys) != len(others):
+        raise RefusedError(f"the card of candidate {card.sender} holds no key for {dealer}")
+    return keys[others.index(dealer)]
 
 
 def check_list(cards: CardList, held: Mapping[int, bytes], smallest: int) -> tuple[int, ...]:
@@ -156,9 +163,11 @@ def judge(
     dealer, member = box.sender, complaint.sender
     if dealer not in keys or member not in members or (box.epoch, box.list) != (complaint.epoch, list_hash):
         raise RefusedError("a complaint about no box of this attempt")
-    if box.key != keys[dealer][0]:
-        raise RefusedError("a complaint about a box for another key")
-    if box.to != member or public_of(complaint.secret) != seal_key_for(cards[member], dealer, list(candidates)):
+    if box.key != keys[dealer][0] or member not in cards:
+        raise RefusedError("a complaint about a box for another key, or of a member whose card is not here")
+    if box.to != member or dealer == member:
+        return member
+    if public_of(complaint.secret) != seal_key_for(cards[member], dealer, list(candidates)):
         return member
     try:
         open_box(box, complaint.secret, *keys[dealer], members, threshold, draw)

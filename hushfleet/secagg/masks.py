@@ -99,14 +99,14 @@ def mask_sum(
         threads: libsodium and numpy release the interpreter, so two halves take half the time on two cores.
 
     Raises:
-        MalformedError: a Y that is no valid point.
+        MalformedError: a Y that is no valid point of the prime-order subgroup.
     """
     s_point = group.base_multiply(secret)
 
     def part(entries: Sequence[tuple[int, bytes]]) -> Vector:
         total = Vector(np.zeros_like(empty.body), np.zeros_like(empty.tail))
         for participant, y_point in entries:
-            shared = group.multiply(secret, y_point)
+            shared = group.multiply(secret, group.check_point(y_point))
             add_keystream(total, context.seed(shared, participant, member, y_point, s_point))
         return total
 

@@ -44,6 +44,8 @@ def check_shares(
     Raises:
         RefusedError: at least one share does not match its commitments.
     """
+    if not len(shares) == len(commitments) == len(weights):
+        raise RefusedError("not one share for each polynomial")
     total = group.scalar(0)
     expected: bytes | None = None
     try:

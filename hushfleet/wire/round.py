@@ -373,3 +373,7 @@ class Delta(Table):
     step: F64
     weight: U64
     rate: F64
+
+    def check(self) -> None:
+        if not 2 <= self.bits <= 16 or self.step <= 0 or not self.weight:
+            raise MalformedError("delta: bits from 2 to 16, step and weight above 0")
