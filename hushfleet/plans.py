@@ -9,7 +9,7 @@ from hushfleet.trust import Trust
 from hushfleet.wire.committee import Transcript
 from hushfleet.wire.documents import CommitteeDocument, ModelSpec, Policy
 from hushfleet.wire.framing import Frame, entries, read
-from hushfleet.wire.round import PLAIN, POLICY, TRAIN, UPGRADE_NEEDED, Plan
+from hushfleet.wire.round import PLAIN, POLICY, STALE_FLEET, TRAIN, UPGRADE_NEEDED, Plan
 
 LARGEST_TRANSCRIPT = 64 * 1024 - 4096
 """Bytes of a transcript frame: 1,024 leaves and 32 signatures fit."""
@@ -107,6 +107,7 @@ def check_plan(plan: Plan, plan_hash: bytes, frame: bytes, trust: Trust, transcr
     if plan.model not in policy.models:
         raise PlanRefusedError(POLICY, "the policy does not allow this model spec")
     check_transcript(transcript, policy, plan.opens)
+    _check_members(transcript, trust)
     k = transcript.round_index(plan.round)
     committee_size = len(transcript.committee_indices())
     if plan.epoch != transcript.epoch or plan.until > transcript.not_after:
@@ -115,6 +116,14 @@ def check_plan(plan: Plan, plan_hash: bytes, frame: bytes, trust: Trust, transcr
         raise PlanRefusedError(POLICY, "the round's points are not those of the transcript")
     _check_training(plan, policy, model)
     return VerifiedPlan(plan, plan_hash, frame, transcript, policy, model)
+
+
+def _check_members(transcript: Transcript, trust: Trust) -> None:
+    """The documents may have changed since the transcript was verified, or this device may lag behind its members."""
+    if trust.committee is None or not set(transcript.committee_indices()) <= set(trust.committee.candidates()):
+        raise PlanRefusedError(POLICY, "a member of the plan's committee is no candidate any more")
+    if trust.pair < (transcript.root, transcript.manifest):
+        raise PlanRefusedError(STALE_FLEET, "the plan's committee knows a newer manifest than this device")
 
 
 def _check_training(plan: Plan, policy: Policy, model: ModelSpec) -> None:

@@ -75,7 +75,7 @@ class Trust:
                 case "manifest":
                     self.manifest, self.manifest_hash = self._known(read(frame, Manifest)), frame.hash(self.fleet)
                 case "date":
-                    self.date = read(frame, Date)
+                    self.date = self._known(read(frame, Date))
                 case "certificate":
                     self.certificate = self._known(read(frame, Certificate))
                 case name:

@@ -179,6 +179,8 @@ class CommitteeDocument(Document):
         check_ascending(indices(self.revoked), "committee.revoked")
         if sum(bool(cert.roles & COORDINATOR) for cert in self.certs) != 1:
             raise MalformedError("committee: exactly one certificate is the coordinator's")
+        if self.coordinator().index in indices(self.revoked):
+            raise MalformedError("committee: the coordinator is not revoked but replaced")
         if any(not cert.roles & (COORDINATOR | MEMBER) for cert in self.certs):
             raise MalformedError("committee: every other certificate is a candidate's")
 
