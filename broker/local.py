@@ -117,11 +117,14 @@ class LocalBroker:
             empty: forget persisted sessions, queues and retained messages first.
 
         Raises:
-            ConfigurationError: mosquitto is not installed, or it ended at once; the text has its last line.
+            ConfigurationError: mosquitto is not installed, the port is taken, or it ended at once; the text has its
+                last line.
             LinkError: it did not accept connections in time.
         """
         if self.running():
             raise ConfigurationError(f"the broker on port {self.port} is running already; stop it first")
+        # Otherwise a stranger who listens there would be taken for ours.
+        check_address(HOST, self.port)
         if empty:
             (self.directory / "mosquitto.db").unlink(missing_ok=True)
         path = self.directory / "mosquitto.conf"
@@ -186,7 +189,7 @@ class LocalBroker:
             time.sleep(0.01)
         if not self.running():
             self._process = None
-            raise ConfigurationError(f"mosquitto ended at once: {self._last_line()}; all of it in {self.log}")
+            raise ConfigurationError(f"mosquitto has ended: {self._last_line()}; all it said is in {self.log}")
         if not done:
             self.kill()
             raise LinkError(f"mosquitto did not {what} within {_DEADLINE:.0f} s; see {self.log}")

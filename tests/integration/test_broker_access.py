@@ -4,20 +4,16 @@ A denied publish is answered with 0x87. A denied read shows only at delivery: th
 message on an allowed topic that was sent later says that nothing more will come.
 """
 
-import queue
-import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import paho.mqtt.client as mqtt
 import pytest
-from broker_tools import TlsBroker
+from broker_tools import DEADLINE, Peer, TlsBroker
 from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from broker.local import HOST
 from broker.render import OPERATOR, configuration
@@ -26,63 +22,8 @@ from hushfleet.mqtt.topics import Topics
 
 pytestmark = pytest.mark.integration
 
-DEADLINE = 20.0
 GRANTED, NO_SUBSCRIBER, NOT_AUTHORIZED = 0, 16, 0x87
 COORDINATOR, CANDIDATE, OTHER_CANDIDATE, DEVICE, OTHER_DEVICE = 0, 1, 2, 3, 4
-
-
-class Peer:
-    """A paho client that keeps what arrives, and the reason codes of what it sent."""
-
-    def __init__(self, broker: TlsBroker, identity: Path | None, client_id: str = "", will: str | None = None) -> None:
-        self.received: queue.Queue[mqtt.MQTTMessage] = queue.Queue()
-        self.outcome: queue.Queue[str] = queue.Queue()
-        self._answers: queue.Queue[int] = queue.Queue()
-        self._client = mqtt.Client(
-            CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv5, reconnect_on_failure=False
-        )
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=broker.settings.authority)
-        if identity is not None:
-            context.load_cert_chain(identity / "tls.pem", identity / "tls.key")
-        self._client.tls_set_context(context)
-        if will is not None:
-            self._client.will_set(will, b"will", qos=1)
-        self._client.on_connect = lambda client, data, flags, reason, properties: self.outcome.put(
-            f"connected {reason}"
-        )
-        self._client.on_disconnect = lambda client, data, flags, reason, properties: self.outcome.put("disconnected")
-        self._client.on_publish = lambda client, data, mid, reason, properties: self._answers.put(reason.value)
-        self._client.on_subscribe = lambda client, data, mid, reasons, properties: self._answers.put(reasons[0].value)
-        self._client.on_message = lambda client, data, message: self.received.put(message)
-        try:
-            self._client.connect(HOST, broker.port, clean_start=True)
-            self._client.loop_start()
-        except OSError as error:
-            self.outcome.put(type(error).__name__)
-
-    def publish(self, topic: str, payload: bytes = b"x", retain: bool = False) -> int:
-        self._client.publish(topic, payload, qos=1, retain=retain)
-        return self._answers.get(timeout=DEADLINE)
-
-    def subscribe(self, topic: str) -> int:
-        self._client.subscribe(topic, options=SubscribeOptions(qos=1, retainAsPublished=True))
-        return self._answers.get(timeout=DEADLINE)
-
-    def until(self, end: bytes) -> dict[str, bytes]:
-        """All messages up to the one with the payload `end`, by topic."""
-        found = {}
-        while (message := self.received.get(timeout=DEADLINE)).payload != end:
-            found[message.topic] = bytes(message.payload)
-        return found
-
-    def cut(self) -> None:
-        """Lose the connection without a word."""
-        connection: Any = self._client.socket()
-        connection.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
 
 
 Connect = Callable[..., Peer]
@@ -94,7 +35,7 @@ def connect(tls_broker: TlsBroker) -> Iterator[Connect]:
     peers = []
 
     def open_peer(name: int | str, client_id: str = "", will: str | None = None) -> Peer:
-        peer = Peer(tls_broker, tls_broker.identity(name), client_id, will)
+        peer = Peer(tls_broker.port, tls_broker.settings.authority, tls_broker.identity(name), client_id, will)
         peers.append(peer)
         assert peer.outcome.get(timeout=DEADLINE) == "connected Success"
         return peer
@@ -285,7 +226,7 @@ def test_nobody_takes_over_a_session_by_its_client_id(tls_broker: TlsBroker, con
 
 def refused(broker: TlsBroker, identity: Path | None) -> bool:
     """Whether the broker ends the connection before it answers. TLS 1.3 tells a client only after the handshake."""
-    peer = Peer(broker, identity)
+    peer = Peer(broker.port, broker.settings.authority, identity)
     outcome = peer.outcome.get(timeout=DEADLINE)
     peer.close()
     return not outcome.startswith("connected")
