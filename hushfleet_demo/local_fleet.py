@@ -1,6 +1,7 @@
 """A whole fleet on this machine: broker, coordinator and agents as processes of their own, through the command line."""
 
 import json
+import re
 import secrets
 import signal
 import socket
@@ -151,6 +152,13 @@ class LocalFleet:
                     return
             time.sleep(0.02)
         raise HushfleetError(f"the broker did not start: {' '.join(process.last_lines)}")
+
+    def broker_version(self) -> str:
+        """Name and version of the broker that ran, by its own log."""
+        found = re.search(r"mosquitto version [0-9.]+", (self.directory / "logs" / "broker.log").read_text())
+        if found is None:
+            raise HushfleetError("the broker's log does not say what it is")
+        return found[0]
 
     def configure(self, name: str, text: str) -> Path:
         """Write a service's configuration file; its path."""

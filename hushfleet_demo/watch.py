@@ -18,8 +18,8 @@ from hushfleet_demo import watch_task as task
 from hushfleet_demo.data import Person, write_csv
 from hushfleet_demo.local_fleet import HOST, LocalFleet, run
 
-UNSEEN = (2, 7)
-"""The people whom the model never sees, by their number in the data set."""
+UNSEEN = (3, 10)
+"""The people whom the model never sees, by their number: of all 45 choices the one closest to the mean of all."""
 MEMBER_PARTICIPANTS = 3
 DROPPED_AT, DROPPED_FOR = 8, 3
 """The round in which a participant is killed, and for how many rounds it stays away."""
@@ -129,13 +129,11 @@ class Course:
             return None
         return sum(accuracy * rows for accuracy, rows in scored) / sum(rows for _, rows in scored)
 
-    def newest_score(self) -> tuple[int, float] | None:
-        """The newest version that all unseen people have scored, and its accuracy."""
-        versions = set.intersection(*(set(of_person) for of_person in self.scores.values())) if self.scores else set()
-        if not versions:
-            return None
-        accuracy = self.unseen_accuracy(max(versions))
-        return None if accuracy is None else (max(versions), accuracy)
+    def curve(self) -> list[tuple[int, float]]:
+        """(version, accuracy) for every version that all unseen people have scored."""
+        scored = set.intersection(*(set(of_person) for of_person in self.scores.values()))
+        found = ((version, self.unseen_accuracy(version)) for version in sorted(scored))
+        return [(version, accuracy) for version, accuracy in found if accuracy is not None]
 
 
 class Federation:
@@ -163,6 +161,10 @@ class Federation:
         self._lock = threading.Lock()
         self._last_news = time.monotonic()
         self._carried: dict[str, tuple[int, int]] = {}
+
+    def plain_participants(self) -> list[str]:
+        """Participants that are neither members nor killed on the way: theirs is the traffic of a participant."""
+        return [name for name in self.participants[MEMBER_PARTICIPANTS:] if name != self._victim]
 
     # Making it.
 
