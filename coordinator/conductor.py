@@ -19,9 +19,6 @@ from hushfleet.trust import READY, WAITING
 from hushfleet.wire.documents import Entry, Manifest
 from hushfleet.wire.framing import Frame
 
-LARGEST_UP = 4 * 1024 * 1024
-"""Bytes of a chunked message of a device, uploads apart; the round bounds each kind more tightly."""
-
 
 @dataclass(frozen=True, slots=True)
 class Signed:
@@ -178,8 +175,8 @@ class Conductor:
             case "up" if at.name == "upload":
                 return self.round.on_message(at, payload, now)
             case "up":
-                # Anything else is reassembled first; only devices that the broker let write here can open one.
-                whole = self._inbox.offer((at.device, at.name), at.chunk, payload, LARGEST_UP)
+                limit = self.round.longest_answer(at)
+                whole = self._inbox.offer((at.device, at.name), at.chunk, payload, limit) if limit else None
                 return [] if whole is None else self.round.on_message(at, whole, now)
             case "card" | "key" | "share" | "ready" | "complaint":
                 return self.setup.on_message(at, payload, now)

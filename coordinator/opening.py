@@ -35,12 +35,14 @@ class Opening:
         self, context: Context, plan: Plan, plan_hash: bytes, set_frame: bytes, epoch: Epoch, total: "Vector"
     ) -> None:
         from hushfleet.codec import lanes
+        from hushfleet.secagg.residues import vector_length
 
         self._context, self._plan, self._plan_hash, self._epoch = context, plan, plan_hash, epoch
         frame = Frame.from_bytes(set_frame, len(set_frame))
         self.set_frame, self._set_hash = set_frame, frame.hash(context.fleet)
         self.survivors: tuple[Survivor, ...] = Survivors.from_body(frame.body).survivors()
         self._total, self._lanes = total, lanes(plan.tail)
+        self._length = vector_length(plan.coords, plan.bits, self._lanes)
         self._answered: set[int] = set()
         self.recovered: set[int] = set()
         self._shares: dict[int, dict[int, bytes]] = {}
@@ -66,20 +68,21 @@ class Opening:
 
     # Answers.
 
+    def longest_answer(self, member: int) -> int:
+        """Bytes of a member's sealed mask sum, at most; 0 for everyone else."""
+        return self._length + 1024 if member in self._epoch.members() else 0
+
     def on_mask_sum(self, member: int, sealed: bytes) -> list[Action]:
         """Subtract a member's answer.
 
         Raises:
             MalformedError, RefusedError: not an answer of that member to this set.
         """
-        from hushfleet.secagg.residues import vector_length
-
-        length = vector_length(self._plan.coords, self._plan.bits, self._lanes)
-        frame = self._unsealed(member, sealed, length + 1024)
+        frame = self._unsealed(member, sealed, self._length + 1024)
         answer = read_message(frame, MaskSum, self._context.fleet, self._context.trust.candidate_key)
         if (answer.sender, answer.plan, answer.set) != (member, self._plan_hash, self._set_hash):
             raise RefusedError(f"member {member}: a mask sum of another member, plan or set")
-        if answer.group or any(answer.part) or len(answer.sum) != length:
+        if answer.group or any(answer.part) or len(answer.sum) != self._length:
             raise RefusedError(f"member {member}: a mask sum of another form")
         if member in self._answered:
             return []

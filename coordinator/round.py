@@ -39,6 +39,8 @@ from hushfleet.wire.round import (
     bitmap,
 )
 
+LARGEST_NOTE = 1024
+"""Bytes of a sealed share or decline."""
 OPEN, LAST = "round/open", "round/last"
 OUTCOMES = ("applied", "aborted", "void", "rollback")
 NO_METRICS = Metrics(0, 0.0, 0, 0.0, 0, 0.0)
@@ -202,6 +204,15 @@ class Round:
         ]
 
     # What devices send.
+
+    def longest_answer(self, at: Parsed) -> int:
+        """Bytes of a device's whole message of this kind, uploads apart, at most; 0 if none is taken now."""
+        match at.name:
+            case "masksum" if self._opening:
+                return self._opening.longest_answer(at.device)
+            case "share" | "decline":
+                return LARGEST_NOTE
+        return 0
 
     def on_message(self, at: Parsed, payload: bytes, now: float) -> list[Action]:
         """Take one chunk of an upload, or one whole answer.
