@@ -98,6 +98,7 @@ class LocalBroker:
         self.port = port
         self.log = directory / "mosquitto.log"
         self._configuration = configuration
+        self._log_start = 0
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -118,7 +119,7 @@ class LocalBroker:
 
         Raises:
             ConfigurationError: mosquitto is not installed, the port is taken, or it ended at once; the text has its
-                last line.
+                last words.
             LinkError: it did not accept connections in time.
         """
         if self.running():
@@ -130,6 +131,7 @@ class LocalBroker:
         path = self.directory / "mosquitto.conf"
         path.write_text("\n".join([self._configuration, *extra]) + "\n")
         with self.log.open("ab") as log:
+            self._log_start = log.tell()
             self._process = subprocess.Popen(
                 [find_mosquitto(), "-c", str(path)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
@@ -189,11 +191,12 @@ class LocalBroker:
             time.sleep(0.01)
         if not self.running():
             self._process = None
-            raise ConfigurationError(f"mosquitto has ended: {self._last_line()}; all it said is in {self.log}")
+            raise ConfigurationError(f"mosquitto has ended: {self._last_words()}; all it said is in {self.log}")
         if not done:
             self.kill()
             raise LinkError(f"mosquitto did not {what} within {_DEADLINE:.0f} s; see {self.log}")
 
-    def _last_line(self) -> str:
-        lines = self.log.read_text(errors="replace").split("\n")
-        return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+    def _last_words(self) -> str:
+        """What is wrong and where are two lines of Mosquitto's."""
+        lines = self.log.read_bytes()[self._log_start :].decode(errors="replace").splitlines()
+        return " ".join(lines[-2:]) or "it said nothing"
