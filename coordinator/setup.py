@@ -36,6 +36,8 @@ from hushfleet.wire.framing import (
 ATTEMPT = "setup/attempt"
 FIRST_PAUSE, LONGEST_PAUSE = 60, 3600
 """Seconds until a failed attempt is tried again, doubling."""
+ASK_AGAIN = 20.0
+"""Seconds after which the retained messages of an unfinished attempt are asked for again."""
 SKEW = 300
 """Seconds by which an epoch's end stays below the policy's age, for clocks that differ."""
 
@@ -85,6 +87,7 @@ class Setup:
         saved = context.store.get(ATTEMPT)
         self._attempt = Attempt.from_body(saved) if saved else Attempt()
         self._list: tuple[bytes, CardList] | None = None
+        self._ask_at = 0.0
         self._clear_received()
         if self._attempt.cards:
             frame = Frame.from_bytes(self._attempt.cards)
@@ -120,10 +123,17 @@ class Setup:
     def advance(self, next_round: int, now: float) -> list[Action]:
         """Begin an attempt when one is due, and judge the deadlines of the one under way."""
         if self._call is not None:
-            return self._check_deadlines(now)
+            return [*self._ask_again(now), *self._check_deadlines(now)]
         if now < self._attempt.again or not self._epochs.due(next_round, now):
             return []
         return self._begin(next_round, now)
+
+    def _ask_again(self, now: float) -> list[Action]:
+        """A broker may drop messages at a queue limit; all of an attempt's are retained."""
+        if now < self._ask_at:
+            return []
+        self._ask_at = now + ASK_AGAIN
+        return [Subscribe(topic) for topic in self.topics()]
 
     # One attempt.
 
@@ -146,6 +156,7 @@ class Setup:
         )
         frame = self._context.frame(call).to_bytes()
         self._clear_received()
+        self._ask_at = now + ASK_AGAIN
         self._attempt = replace(self._attempt, epoch=epoch, call=frame, cards=b"")
         return [
             Save(ATTEMPT, self._attempt.to_body()),

@@ -20,6 +20,8 @@ from hushfleet.wire.framing import Frame, entries, indices, pack_indices, read_m
 
 LARGEST_STEP = 1_000
 """Epoch numbers rise by at most so much at once; first rounds lie at most so far ahead."""
+ASK_AGAIN = 20.0
+"""Seconds after which the retained messages of an unfinished attempt are asked for again."""
 
 
 class Dealer:
@@ -34,6 +36,7 @@ class Dealer:
         self._keys: dict[int, tuple[bytes, CommitteeKey]] = {}
         self._boxes: dict[int, tuple[bytes, Box]] = {}
         self._inbox = Inbox()
+        self._ask_at = 0.0
         newest = sheets.attempts.get(sheets.highest)
         if newest is not None and newest.unfinished():
             self._call = Call.from_body(Frame.from_bytes(newest.call).body)
@@ -94,6 +97,7 @@ class Dealer:
         )
         actions = [*self._leave(), *self._discard_failed()]
         self._begin(call)
+        self._ask_at = now + ASK_AGAIN
         return [
             *actions,
             *self._sheets.raise_highest(call.epoch),
@@ -243,6 +247,14 @@ class Dealer:
             raise RefusedError("a box of another dealer, member or attempt")
         self._boxes[sender] = (data, box)
         return self.advance(now)
+
+    def on_wake(self, now: float) -> list[Action]:
+        """Go on, and ask again for what a broker may have dropped at a queue limit."""
+        actions = self.advance(now)
+        if self._call is None or now < self._ask_at:
+            return actions
+        self._ask_at = now + ASK_AGAIN
+        return [*actions, *(Subscribe(topic) for topic in self.topics()[1:])]
 
     # Dealing, checking, readiness.
 

@@ -126,7 +126,7 @@ class Device:
         return [
             *self.participant.ask(now),
             *self.member.on_wake(now),
-            *self.dealer.advance(now),
+            *self.dealer.on_wake(now),
             *self._advance(now),
         ]
 
@@ -224,7 +224,7 @@ class Device:
         return [Save(SEEN, seen.to_body())]
 
     def _on_fetched(self, topic: str, payload: bytes, now: float) -> list[DeviceAction]:
-        actions, done = self._fetcher.offer(topic, payload)
+        actions, done = self._fetcher.offer(topic, payload, now)
         if done is None:
             return [*actions]
         name, data = done
@@ -294,7 +294,7 @@ class Device:
         if plan.epoch < self.seen.epoch:
             raise RefusedError(f"epoch {plan.epoch} is older than {self.seen.epoch}")
         if (plan.roster, plan.policy, plan.model) != tuple(map(trust.hash_of, ("roster", "policy", "model"))):
-            return []
+            return [*self.documents.ask_again(now)]
         if self._transcript is None or self._transcript[0] != plan.transcript:
             return self._fetch_transcript(plan, now)
         self._settled_plan = data

@@ -3,7 +3,7 @@
 from collections.abc import Hashable
 
 from edge_agent.context import Context
-from edge_agent.fetch import Fetcher
+from edge_agent.fetch import REST, Fetcher
 from hushfleet.actions import Action, Note, Subscribe, Unsubscribe
 from hushfleet.errors import HushfleetError, RefusedError
 from hushfleet.trust import WAITING
@@ -18,6 +18,7 @@ class Documents:
         self._fetcher = fetcher
         self._manifest = self._date = b""
         self._state = WAITING
+        self._ask_at: float | None = None
 
     def start(self, root: bytes, certificate: bytes) -> list[Action]:
         """Take what the owner put into the bundle, unless something newer is known."""
@@ -37,6 +38,13 @@ class Documents:
             names.root(root.version + 1 if root else 1),
             names.certificate(self._context.index),
         ]
+
+    def ask_again(self, now: float) -> list[Action]:
+        """What this device waits for may have been lost on its way: it is retained, so asking again brings it again."""
+        if self._ask_at is not None and now < self._ask_at:
+            return []
+        first, self._ask_at = self._ask_at is None, now + REST
+        return [] if first else [Subscribe(topic) for topic in self.topics()]
 
     def on_root(self, data: bytes) -> list[Action]:
         """Take the next root and listen for the one after it."""
@@ -83,6 +91,8 @@ class Documents:
             except HushfleetError as error:
                 actions.append(Note("refused", {"topic": "date", "why": str(error)}))
             self._date = b""
+        if trust.state(now) == WAITING:
+            actions += self.ask_again(now)
         return [*actions, *self._fetch(now), *self._note_state(now)]
 
     def _fetch(self, now: float) -> list[Action]:

@@ -8,13 +8,14 @@ from hushfleet.errors import RefusedError
 from hushfleet.mqtt.inbox import Inbox
 
 REST = 30.0
-"""Seconds before something that arrived wrong is asked for again."""
+"""Seconds before something that arrived wrong, or of which nothing arrived, is asked for again."""
 
 
 @dataclass(slots=True)
 class _Want:
     topic: Callable[[int], str]
     limit: int
+    quiet_since: float
     open: dict[str, int] = field(default_factory=dict)
 
 
@@ -33,11 +34,17 @@ class Fetcher:
         self._inbox = Inbox()
 
     def want(self, name: Hashable, topic: Callable[[int], str], limit: int, now: float) -> list[Action]:
-        """Ask for a message of at most `limit` bytes; asking again changes nothing."""
-        if name in self._wants or self._resting.get(name, 0.0) > now:
+        """Ask for a message of at most `limit` bytes; a broker may drop it at a queue limit, so quiet ones come again."""
+        if self._resting.get(name, 0.0) > now:
             return []
-        self._wants[name] = _Want(topic, limit)
-        return self._listen(name, [0])
+        want = self._wants.get(name)
+        if want is None:
+            self._wants[name] = _Want(topic, limit, now)
+            return self._listen(name, [0])
+        if now < want.quiet_since + REST:
+            return []
+        want.quiet_since = now
+        return [Subscribe(open_topic) for open_topic in want.open]
 
     def rest(self, name: Hashable, now: float) -> None:
         """What arrived under this name was wrong: leave it alone for a while."""
@@ -56,7 +63,7 @@ class Fetcher:
         """Whether a message on this topic is for the fetcher."""
         return topic in self._by_topic
 
-    def offer(self, topic: str, payload: bytes) -> tuple[list[Action], tuple[Hashable, bytes] | None]:
+    def offer(self, topic: str, payload: bytes, now: float) -> tuple[list[Action], tuple[Hashable, bytes] | None]:
         """Take what arrived; (name, message) when one is complete.
 
         Raises:
@@ -67,6 +74,7 @@ class Fetcher:
         chunk = want.open[topic]
         if not payload:
             raise RefusedError("the message was cleared")
+        want.quiet_since = now
         whole = self._inbox.offer(name, chunk, payload, want.limit)
         if whole is not None:
             return self._drop(name), (name, whole)

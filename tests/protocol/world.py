@@ -36,7 +36,7 @@ __all__ = ["START", "Crash", "Faults", "FleetKeys", "RoundSettings", "World", "m
 
 TICK = 5.0
 """Seconds between two looks at the clock."""
-SETUP = SetupSettings(5, 10, 20)
+SETUP = SetupSettings()
 ROUNDS = RoundSettings(collect=60, answer=10, recover=30, total=3)
 
 
