@@ -1,5 +1,6 @@
 """`hushfleet broker run` and `check`, on a fleet from the owners' desk and against a real Mosquitto."""
 
+import queue
 import signal
 import socket
 import subprocess
@@ -21,7 +22,8 @@ from broker.local import HOST, free_port
 from broker.render import OPERATOR
 from fleet.desk import Desk
 from hushfleet.errors import ConfigurationError, LinkError
-from hushfleet.mqtt.events import LinkSettings
+from hushfleet.mqtt.events import LinkEvent, LinkSettings, Message
+from hushfleet.mqtt.link import Link
 from hushfleet.mqtt.topics import Topics
 from hushfleet.wire.documents import MEMBER, PARTICIPANT
 
@@ -131,6 +133,21 @@ def test_what_nothing_explains_is_listed_with_whose_it_is_and_cleared(site: Site
     assert "retained: 2 messages, 0 of them unexplained" in again.output
     found = list_retained(site.operator(), f"hf/{topics.fleet}/#", site.own_topic)
     assert found == {topics.manifest(): b"the manifest", topics.state(DEVICE_INDEX): b"online"}
+
+
+def test_passing_messages_are_not_listed(site: Site) -> None:
+    everything, upload = f"hf/{site.topics.fleet}/#", site.topics.up(0, DEVICE_INDEX, "upload", 1)
+    heard: queue.SimpleQueue[LinkEvent] = queue.SimpleQueue()
+    listener = Link(site.operator(), heard.put)
+    listener.start()
+    listener.subscribe(everything)
+    listener.publish(site.own_topic, b"listening")
+    while not isinstance(heard.get(timeout=DEADLINE), Message):
+        continue
+    listener.stop()
+    # Kept by the broker for the operator's session, which therefore hears it during the listing.
+    assert site.peer("e").publish(upload) == 0
+    assert upload not in list_retained(site.operator(), everything, site.own_topic)
 
 
 def test_the_check_finds_a_broker_that_keeps_no_session(site: Site) -> None:
