@@ -60,7 +60,7 @@ class Conductor:
         self._next_plan = 0.0
         self._done = 0
         self._state = WAITING
-        self._resumed = False
+        self._resumed = self._greeted = False
 
     @property
     def finished(self) -> bool:
@@ -133,13 +133,16 @@ class Conductor:
     # Events.
 
     def on_connected(self, session_present: bool, now: float) -> list[Action]:
-        """Listen; without a session, publish again everything that is kept on the broker."""
-        names, store = self.context.topics, self.context.store
-        actions = self.advance(now)
-        if not session_present:
+        """Publish what is kept on the broker, unless the broker and this process both have it already; listen."""
+        names, store, actions = self.context.topics, self.context.store, []
+        # What the records hold goes first: what this event adds is newer. A process that ended after a commit may have
+        # sent nothing of it, whatever the broker remembers of its session.
+        if not session_present or not self._greeted:
             actions += retained(store)
         elif self._awaited:
             actions.append(Publish(self._awaited, store.get(RETAINED + self._awaited) or b"", retain=True))
+        self._greeted = True
+        actions += self.advance(now)
         policy = self.context.trust.policy
         actions += [Subscribe(names.ups(shard)) for shard in range(policy.shards if policy else 1)]
         return [*actions, *(Subscribe(topic) for topic in self.setup.topics())]
@@ -186,21 +189,16 @@ class Conductor:
 
     def advance(self, now: float) -> list[Action]:
         """Documents between rounds; then the round under way, the committee, the next plan."""
-        actions: list[Action] = []
+        actions = self._resume(now)
         if self.round.plan is None:
             actions += self._take_documents()
+            actions += self._resume(now)
         state = self.context.trust.state(now)
         if state != self._state:
             self._state = state
             actions.append(Note("state", {"state": state, "manifest": list(self.context.trust.pair)}))
         if state == WAITING:
             return actions
-        if not self._resumed:
-            self._resumed = True
-            resumed = self.round.restore()
-            actions += resumed
-            if resumed and self.round.plan is None:
-                self._after_round(self.round.last, now)
         was = self.round.plan
         actions += self.round.advance(now)
         if was is not None and self.round.plan is None:
@@ -211,6 +209,18 @@ class Conductor:
         actions += self._advance_setup(now)
         return [*actions, *self._begin_round(now)]
 
+    def _resume(self, now: float) -> list[Action]:
+        """Once after a start, before newer documents: go on with the round that the records say is open."""
+        if self._resumed or self.context.trust.state(now) == WAITING:
+            return []
+        self._resumed = True
+        actions = self.round.restore()
+        if actions and self.round.plan is None:
+            self._after_round(self.round.last, now)
+        elif self.round.between():
+            self._next_plan = now + self._interval()
+        return actions
+
     def _advance_setup(self, now: float) -> list[Action]:
         if self._state != READY or self.finished:
             return []
@@ -220,14 +230,18 @@ class Conductor:
         self._done += 1
         self.outcomes[self.round.outcome] += 1
         self._awaited = self.context.topics.result(number)
-        self._next_plan = now + self._settings.pause
+        self._next_plan = now + max(self._settings.pause, self._interval())
+
+    def _interval(self) -> int:
+        """Seconds between two rounds that devices insist on, each by its own clock."""
+        return self.context.documents().policy.interval
 
     def _begin_round(self, now: float) -> list[Action]:
         if self._awaited or now < self._next_plan:
             return []
         if self._settings.total and self._done >= self._settings.total:
             return []
-        serving = self.epochs.serving(self.round.last + 1, int(now))
+        serving = self.epochs.serving(self.round.last + 1, int(now), int(now) + self._settings.collect)
         if serving is None:
             return []
         return self.round.begin(*serving, now)

@@ -105,12 +105,14 @@ class Epochs:
             actions += retain(publish)
         return actions
 
-    def serving(self, next_round: int, opens: int) -> tuple[Epoch, int] | None:
-        """The oldest usable epoch with rounds left, and the round it serves next."""
+    def serving(self, next_round: int, opens: int, closes: int) -> tuple[Epoch, int] | None:
+        """The oldest usable epoch with rounds and time left for a plan of these times, and the round it serves next."""
         documents = self._context.documents()
         for number in sorted(self._epochs):
             epoch = self._epochs[number]
-            if epoch.end() > next_round and epoch.usable(documents.policy, documents.committee, opens):
+            if epoch.end() <= next_round or closes >= epoch.transcript.not_after:
+                continue
+            if epoch.usable(documents.policy, documents.committee, opens):
                 return epoch, max(next_round, epoch.transcript.first)
         return None
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from coordinator.context import Context
 from coordinator.epochs import Epoch
-from hushfleet.actions import Action, Erase, Note, Save
+from hushfleet.actions import Action, Erase, Note, Save, Store
 from hushfleet.errors import RefusedError
 from hushfleet.hashing import digest
 from hushfleet.secagg import committee, group, sharing
@@ -175,6 +175,11 @@ class Opening:
         sums = [f"masksum/{member:010}" for member in self._answered - self.recovered]
         shares = [f"share/{lost:010}/{member:010}" for lost, held in self._shares.items() for member in held]
         return [Erase(key) for key in (*sums, *shares)]
+
+
+def erase_answers(store: Store) -> list[Action]:
+    """What a frozen set left in the records, when its round ends without its committee."""
+    return [Erase(key) for prefix in ("masksum/", "share/") for key, _ in store.scan(prefix)]
 
 
 def _body(frame: bytes) -> bytes:

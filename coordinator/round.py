@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar
 from coordinator.context import Context, Documents
 from coordinator.epochs import Epoch, Epochs
 from coordinator.models import Models
-from coordinator.opening import Opening
+from coordinator.opening import Opening, erase_answers
 from coordinator.uploads import Uploads
 from hushfleet.actions import Action, Erase, Note, Publish, Save, Wake, retain
 from hushfleet.configuration import Range
@@ -135,7 +135,7 @@ class Round:
         same = (self.plan.roster, self.plan.policy) == (documents.roster_hash, documents.policy_hash)
         self._uploads = self._new_uploads(documents)
         if not same or epoch is None:
-            return self._end(ABORTED, RESTART, 0.0)
+            return [*erase_answers(self._context.store), *self._end(ABORTED, RESTART, 0.0)]
         if self._open.set:
             self._opening = Opening(
                 self._context, self.plan, self._plan_hash, self._open.set, epoch, self._uploads.total
@@ -247,6 +247,8 @@ class Round:
         )
         if decline.sender != device or decline.plan != self._plan_hash:
             raise RefusedError(f"device {device}: a decline of another device or plan")
+        if not self._uploads.expects(device):
+            raise RefusedError(f"device {device} declines, but is no participant")
         self._declined[device] = decline.reason
         return [Note("declined", {"device": device, "reason": decline.reason})]
 
@@ -257,7 +259,7 @@ class Round:
         if self.plan is None:
             return []
         if self._opening is None:
-            return self._freeze(now) if self._complete(now) else []
+            return self._freeze(now) if self._complete(now) else self._wait_for_stragglers()
         if not self._opening.outstanding():
             return self._publish_sum(now)
         return self._ask(now)
@@ -266,7 +268,7 @@ class Round:
         """Whether the plan closed, or enough arrived and stragglers had their time."""
         assert self.plan is not None
         accepted = len(self._uploads.accepted)
-        expected = self._uploads.expected() - len(self._declined)
+        expected = self._uploads.expected() - len(self._declined.keys() - self._uploads.accepted.keys())
         if now >= self.plan.closes or self._uploads.full() or 0 < expected <= accepted:
             return True
         if accepted < self._settings.enough * self._uploads.expected():
@@ -274,6 +276,9 @@ class Round:
         if self._enough_since is None:
             self._enough_since = now
         return now >= self._enough_since + self._settings.patience
+
+    def _wait_for_stragglers(self) -> list[Action]:
+        return [] if self._enough_since is None else [Wake(self._enough_since + self._settings.patience)]
 
     def _freeze(self, now: float) -> list[Action]:
         assert self.plan is not None

@@ -111,6 +111,10 @@ class Uploads:
         """How many certified participants there are."""
         return len(self._devices)
 
+    def expects(self, device: int) -> bool:
+        """Whether that device is a certified participant."""
+        return device in self._devices
+
     # A header.
 
     def on_header(self, device: int, payload: bytes, open_now: bool, now: float) -> list[Action]:

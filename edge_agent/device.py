@@ -80,6 +80,7 @@ class Device:
         self._calls: dict[int, bytes] = {}
         self._transcript: tuple[bytes, Transcript] | None = None
         self._scored = 0
+        self._greeted = False
 
     # Events.
 
@@ -88,10 +89,12 @@ class Device:
         return [*self.documents.start(root, certificate)]
 
     def on_connected(self, session_present: bool, now: float) -> list[DeviceAction]:
-        """Listen; without a session, publish again what this device keeps on the broker. Ask for an owed receipt."""
+        """Listen; publish what this device keeps on the broker, unless both have it already. Ask for an owed receipt."""
         actions: list[DeviceAction] = [Subscribe(topic) for topic in self._topics()]
-        if not session_present:
+        # A process that ended after a commit may have sent nothing of it, whatever the broker remembers of its session.
+        if not session_present or not self._greeted:
             actions += retained(self.context.store)
+        self._greeted = True
         return [*actions, *self.participant.on_connected(now), *self._advance(now)]
 
     def _topics(self) -> list[str]:

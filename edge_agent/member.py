@@ -37,14 +37,14 @@ class Answer(Table):
     """The newest round this member has recorded.
 
     Attributes:
-        opened: the plan's opening time, for the interval.
+        answered: when, by this member's own clock: a plan's times are the coordinator's to choose.
         sum: the sealed mask sum as it went out; erased with the round.
         recovered: members for whose recovery a share was given.
     """
 
     KIND: ClassVar[str] = "answer"
     round: U64
-    opened: U64
+    answered: U64
     epoch: U32
     plan: B32
     set: B32
@@ -113,7 +113,7 @@ class Member:
         entries = survivors.survivors()
         self._check_set(verified, entries, now)
         sealed = context.sealed(self._mask_sum(verified, set_hash, entries, sheet))
-        record = Answer(plan.round, plan.opens, plan.epoch, verified.hash, set_hash, sealed, b"")
+        record = Answer(plan.round, int(context.trust.time(now)), plan.epoch, verified.hash, set_hash, sealed, b"")
         note = Note("answered", {"round": plan.round, "survivors": len(entries)})
         return [*self._record(record), *context.up("masksum", plan.round, sealed), note]
 
@@ -127,14 +127,16 @@ class Member:
     def _check_set(self, verified: VerifiedPlan, entries: tuple[Survivor, ...], now: float) -> None:
         """Every entry certified, not revoked and signed for this plan; enough of them, and not too soon."""
         context, policy, roster = self._context, verified.policy, self._context.trust.roster
-        if roster is None or verified.plan.roster != context.trust.hash_of("roster"):
-            raise RefusedError("the roster that the plan names is not the newest here")
+        named = (verified.plan.roster, verified.plan.policy)
+        if roster is None or named != (context.trust.hash_of("roster"), context.trust.hash_of("policy")):
+            raise RefusedError("the roster and policy that the plan names are not the newest here")
         if not policy.smallest_survivor_set <= len(entries) <= policy.largest_survivor_set:
             raise RefusedError(f"a set of {len(entries)} is outside the policy")
-        if self._answer is not None and verified.plan.opens < self._answer.opened + policy.interval:
+        time = context.trust.time(now)
+        # A clock that was set back since the last answer says nothing, and locks nobody out.
+        if self._answer is not None and self._answer.answered <= time < self._answer.answered + policy.interval:
             raise RefusedError("the rounds follow each other faster than the policy allows")
         devices, revoked = roster.by_index(), set(indices(roster.revoked))
-        time = context.trust.time(now)
         for entry in entries:
             device = devices.get(entry.index)
             if device is None or entry.index in revoked or not device.roles & PARTICIPANT or device.not_after < time:

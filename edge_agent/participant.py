@@ -5,6 +5,7 @@ before the first byte leaves; after a crash those bytes go out again, or nothing
 """
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, ClassVar
 
 from edge_agent.context import Context
@@ -46,11 +47,10 @@ DAY = 86_400
 
 @dataclass(frozen=True, slots=True)
 class State(Table):
-    """What a participant has spent: its newest round, when that opened, and how often it used its base."""
+    """What a participant has spent: its newest round, how often it used its base, and when it uploaded by its clock."""
 
     KIND: ClassVar[str] = "state"
     answered: U64 = 0
-    opened: U64 = 0
     base: B32 = bytes(32)
     uploads: U16 = 0
     uploaded: U64 = 0
@@ -112,11 +112,19 @@ class Participant:
         policy = self._context.trust.policy
         if policy is None:
             raise PlanRefusedError(STALE_FLEET, "the policy is not here")
-        if self._state.answered and plan.opens < self._state.opened + policy.interval:
+        if self._since_upload(now) < policy.interval:
             raise PlanRefusedError(POLICY, "the rounds follow each other faster than the policy allows")
         used = self._state.uploads if self._state.base == plan.base_hash else 0
-        if used >= policy.uploads_per_base and self._context.trust.time(now) < self._state.uploaded + DAY:
+        if used >= policy.uploads_per_base and self._since_upload(now) < DAY:
             raise PlanRefusedError(BASE_USED_UP, "this base model has been answered as often as the policy allows")
+
+    def _since_upload(self, now: float) -> float:
+        """Seconds by this device's own clock: a plan's times are the coordinator's to choose.
+
+        A clock that was set back since then says nothing, and locks nobody out.
+        """
+        passed = self._context.trust.time(now) - self._state.uploaded
+        return passed if passed >= 0 else inf
 
     def decline(self, round_number: int, plan_hash: bytes, reason: int, why: str) -> list[DeviceAction]:
         """Tell the coordinator, sealed and coarsely, that this device sits the round out."""
@@ -167,7 +175,7 @@ class Participant:
         self._asked, self._ask_at = False, now + ASK_AGAIN
         used = self._state.uploads if self._state.base == plan.base_hash else 0
         self._state = State(
-            plan.round, plan.opens, plan.base_hash, min(used + 1, 0xFFFF), int(self._context.trust.time(now))
+            plan.round, plan.base_hash, min(used + 1, 0xFFFF), int(self._context.trust.time(now))
         )
         return [
             Save(UPLOAD, self._upload.to_body()),
