@@ -11,7 +11,7 @@ from edge_agent.context import Context
 from edge_agent.device import Device
 from edge_agent.settings import AgentSettings
 from edge_agent.vault import Vault
-from edge_agent.work import Score, Train
+from edge_agent.work import Ended, Score, Train
 from edge_agent.work_bench import WorkBench
 from firmware_profiles import catalog
 from hushfleet import BUILD_TIME, __version__
@@ -92,6 +92,7 @@ class Agent:
         assert secret is not None
         self._bench = WorkBench(settings.source, settings.head)
         self._score: dict[str, object] = {}
+        self._counted = (0, 0)
         self._service = Service(
             lambda: make_device(settings, self._bundle, self._vault, secret),
             self._vault,
@@ -142,6 +143,21 @@ class Agent:
                 )
             case Score():
                 self._bench.score(action, model, self._scored)
+            case Ended():
+                self._tell(action)
+
+    def _tell(self, ended: Ended) -> None:
+        """The device's one line for a round, with the bytes at its socket since the line before."""
+        link, (sent, received) = self._service.link, self._counted
+        self._counted = (link.bytes_sent, link.bytes_received)
+        self._service.journal.write(
+            "round",
+            round=ended.round,
+            outcome=ended.outcome,
+            included=ended.included,
+            bytes_sent=self._counted[0] - sent,
+            bytes_received=self._counted[1] - received,
+        )
 
     def _scored(self, version: int, evaluation: Any) -> None:
         rows = evaluation.evaluated

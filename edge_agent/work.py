@@ -1,4 +1,4 @@
-"""What a device's roles ask of its runner beyond messages and records: numbers on the device's own rows."""
+"""What a device's roles ask beyond messages and records: numbers on its own rows, words to its owner."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -41,4 +41,19 @@ class Score:
     flat: "NDArray[np.float32]" = field(repr=False)
 
 
-DeviceAction = Action | Train | Score
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A round's result was verified: the runner tells the device's owner what it came to and what it cost.
+
+    Attributes:
+        round: its number.
+        outcome: applied, aborted, void or rollback.
+        included: whether this device's upload is in the sum.
+    """
+
+    round: int
+    outcome: str
+    included: bool
+
+
+DeviceAction = Action | Train | Score | Ended

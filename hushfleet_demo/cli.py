@@ -1,6 +1,7 @@
 """`hushfleet demo`: a whole federation on this machine, on real recordings."""
 
 import shutil
+import signal
 import tempfile
 import time
 from itertools import combinations
@@ -39,6 +40,9 @@ from hushfleet_demo.watch_splits import Split, own, run_splits, summary, without
 @click.option("--rounds", type=click.IntRange(24, 1000), default=task.ROUNDS, show_default=True)
 def demo(report: Path | None, output: Path, keep: Path | None, rounds: int) -> None:
     """Train one model across ten people's smartwatch recordings, over a real broker, every update masked."""
+    # A closed terminal and SIGTERM end it as Ctrl-C does: everything it started is stopped.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     console = Console()
     directory = keep or Path(tempfile.mkdtemp(prefix="hushfleet-demo-"))
     began = time.monotonic()

@@ -49,7 +49,16 @@ class View:
 
     def _picture(self, course: Course) -> Group:
         table = Table(title=f"rounds, {time.monotonic() - self._started:.0f} s", title_justify="left")
-        for column in ("round", "outcome", "uploads", "recovered", "model", "accuracy on unseen people"):
+        for column in (
+            "round",
+            "outcome",
+            "uploads",
+            "recovered",
+            "model",
+            "accuracy on unseen people",
+            "bytes up",
+            "bytes down",
+        ):
             table.add_column(column, justify="right")
         for event in course.rounds[-ROWS:]:
             table.add_row(*cells(course, event))
@@ -60,18 +69,21 @@ class View:
 
     def _line(self, course: Course, number: int) -> str:
         event = course.rounds[number]
-        round_number, outcome, uploads, recovered, model, _ = cells(course, event)
+        round_number, outcome, uploads, recovered, model, *_ = cells(course, event)
         helped = f", member {recovered} recovered" if recovered else ""
         return f"round {round_number}: {outcome}, {uploads} uploads{helped}, model version {model}"
 
 
-def cells(course: Course, event: dict[str, object]) -> tuple[str, str, str, str, str, str]:
-    """One round as a row."""
+def cells(course: Course, event: dict[str, object]) -> tuple[str, ...]:
+    """One round as a row; bytes are the mean of the plain participants, at their sockets."""
     version = event["version"]
     assert isinstance(version, int)
     accuracy = course.unseen_accuracy(version)
-    recovered = event["recovered"]
+    number, recovered = event["round"], event["recovered"]
+    assert isinstance(number, int)
     assert isinstance(recovered, list)
+    traffic = course.traffic.get(number, [])
+    up, down = (sum(column) // len(traffic) for column in zip(*traffic, strict=True)) if traffic else (None, None)
     return (
         str(event["round"]),
         str(event["outcome"]),
@@ -79,6 +91,8 @@ def cells(course: Course, event: dict[str, object]) -> tuple[str, str, str, str,
         ", ".join(map(str, recovered)),
         str(version),
         "" if accuracy is None else f"{accuracy:.3f}",
+        "" if up is None else f"{up:,}",
+        "" if down is None else f"{down:,}",
     )
 
 

@@ -107,14 +107,17 @@ class Course:
     Attributes:
         rounds: the coordinator's line for each round that ended.
         scores: for each unseen person, (version, accuracy, rows) in order.
-        bytes: sent and received by each agent over all its lives.
+        traffic: by round, bytes sent and received of each plain participant, at its socket.
+        sent, received: bytes of each agent over all its lives.
         dropped: whether the participant was killed while its upload was incomplete.
         recoveries: rounds in which a member's mask sum was recovered.
         epochs: committees that got ready.
+        remarks: what befell the fleet, in words.
     """
 
     rounds: list[dict[str, Any]] = field(default_factory=list)
     scores: dict[str, dict[int, tuple[float, int]]] = field(default_factory=dict)
+    traffic: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     sent: dict[str, int] = field(default_factory=dict)
     received: dict[str, int] = field(default_factory=dict)
     dropped: list[int] = field(default_factory=list)
@@ -239,6 +242,9 @@ class Federation:
                     self._on_coordinator(str(what), event)
                 case _, "score" if name in self.unseen and event.get("accuracy") is not None:
                     self.course.scores[name][event["version"]] = (event["accuracy"], event["rows"])
+                case _, "round" if name in self.plain_participants():
+                    traffic = self.course.traffic.setdefault(event["round"], [])
+                    traffic.append((event["bytes_sent"], event["bytes_received"]))
                 case _, "stopped":
                     sent, received = self._carried.get(name, (0, 0))
                     self.course.sent[name] = sent + event["bytes_sent"]

@@ -40,6 +40,7 @@ BUDGET, BATTERY, DATA, POLICY, BASE_USED_UP, STALE_FLEET, UPGRADE_NEEDED, BUSY =
 """Reasons of a decline."""
 
 APPLIED, ABORTED, VOID, ROLLBACK = range(4)
+OUTCOMES = ("applied", "aborted", "void", "rollback")
 NO_REASON, TOO_FEW, MEMBERS_MISSING, CHECKSUM, LANE_RANGE, NORM, OPERATOR, RESTART = range(8)
 """Outcomes and reasons of a result."""
 
