@@ -26,6 +26,7 @@ from hushfleet.wire.round import (
     MEMBERS_MISSING,
     NO_REASON,
     NORM,
+    OUTCOMES,
     PLAIN,
     RESTART,
     TOO_FEW,
@@ -42,7 +43,6 @@ from hushfleet.wire.round import (
 LARGEST_NOTE = 1024
 """Bytes of a sealed share or decline."""
 OPEN, LAST = "round/open", "round/last"
-OUTCOMES = ("applied", "aborted", "void", "rollback")
 NO_METRICS = Metrics(0, 0.0, 0, 0.0, 0, 0.0)
 SUM_EVIDENCE = "evidence/sum"
 

@@ -16,8 +16,8 @@ from edge_agent.live_model import LiveModel
 from edge_agent.member import LARGEST_SURVIVORS, Member
 from edge_agent.participant import Participant
 from edge_agent.sheets import Sheets
-from edge_agent.work import DeviceAction, Score
-from hushfleet.actions import Action, Note, Save, Subscribe, retained
+from edge_agent.work import DeviceAction, Ended, Score
+from hushfleet.actions import Action, Note, Save, Subscribe, Wake, retained
 from hushfleet.errors import HushfleetError, RefusedError
 from hushfleet.mqtt.inbox import Inbox
 from hushfleet.mqtt.topics import Parsed
@@ -25,7 +25,7 @@ from hushfleet.plans import LARGEST_TRANSCRIPT, PlanRefusedError, VerifiedPlan, 
 from hushfleet.trust import READY, STALE, UPGRADE
 from hushfleet.wire.committee import Transcript
 from hushfleet.wire.framing import B32, U32, U64, Frame, Table, read_message
-from hushfleet.wire.round import STALE_FLEET, UPGRADE_NEEDED, Plan, Receipt, Result
+from hushfleet.wire.round import OUTCOMES, STALE_FLEET, UPGRADE_NEEDED, Plan, Receipt, Result
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +44,7 @@ class Seen(Table):
 
     Attributes:
         plan: hash of that round's plan.
+        until: the last moment for answers that this plan names; 0 if only its result is known.
         result: hash of its verified result; zeros until then.
         epoch: newest epoch that a verified plan named.
     """
@@ -51,6 +52,7 @@ class Seen(Table):
     KIND: ClassVar[str] = "seen"
     round: U64 = 0
     plan: B32 = bytes(32)
+    until: U64 = 0
     result: B32 = bytes(32)
     epoch: U32 = 0
 
@@ -128,7 +130,7 @@ class Device:
         """Look at the clock."""
         return [
             *self.participant.ask(now),
-            *self.member.on_wake(now),
+            *self._erase_past(now),
             *self.dealer.on_wake(now),
             *self._advance(now),
         ]
@@ -217,10 +219,18 @@ class Device:
         if result_hash == seen.result:
             return []
         return [
-            *self._see(Seen(result.round, result.plan, result_hash, seen.epoch)),
+            *self._see(Seen(result.round, result.plan, 0, result_hash, seen.epoch)),
             *self.participant.on_result(result),
             *self.member.end_rounds(result.round),
+            Ended(result.round, OUTCOMES[result.outcome], result.includes(self.context.index)),
         ]
+
+    def _erase_past(self, now: float) -> list[Action]:
+        """No answer is due any more for a plan whose time is over, nor for an epoch's: their secrets go."""
+        actions = self.dealer.prune(self.seen.epoch, now)
+        if self.seen.until and self.seen.until < self.context.trust.time(now):
+            actions += self.member.end_rounds(self.seen.round)
+        return actions
 
     def _see(self, seen: Seen) -> list[Action]:
         self.seen = seen
@@ -315,7 +325,8 @@ class Device:
         self.live.use(verified.model, plan.model)
         self.live.toward(plan.base, plan.base_hash)
         return [
-            *self._see(Seen(plan.round, verified.hash, bytes(32), plan.epoch)),
+            *self._see(Seen(plan.round, verified.hash, plan.until, bytes(32), plan.epoch)),
+            Wake(plan.until + 1),
             *self.dealer.prune(plan.epoch, now),
             *self.member.on_plan(verified),
             *self.participant.on_plan(verified, now),
