@@ -99,7 +99,7 @@ class Setup:
         self._keys: dict[int, tuple[bytes, CommitteeKey]] = {}
         self._key_frames: dict[int, bytes] = {}
         self._ready: dict[int, Frame] = {}
-        self._boxes: set[tuple[int, int]] = set()
+        self._boxes: dict[tuple[int, int], tuple[bytes, bytes]] = {}
         self._inbox = Inbox()
 
     @property
@@ -213,7 +213,7 @@ class Setup:
     def _on_box(self, at: Parsed, payload: bytes) -> None:
         box = read_message(Frame.from_bytes(payload), Box, self._context.fleet, self._context.trust.candidate_key)
         if (box.sender, box.to, box.epoch) == (at.device, at.to, at.epoch):
-            self._boxes.add((box.sender, box.to))
+            self._boxes[box.sender, box.to] = (box.list, box.key)
 
     def _on_ready(self, at: Parsed, payload: bytes, call: Call) -> None:
         frame = Frame.from_bytes(payload, LARGEST_TRANSCRIPT)
@@ -290,12 +290,20 @@ class Setup:
         ]
 
     def _who_is_missing(self, members: Iterable[int]) -> tuple[set[int], str]:
-        """Members that are not ready, and for whom a box never came: then its dealer is as likely the one at fault."""
-        pairs = [(a, b) for a in members for b in members if a != b and (a, b) not in self._boxes]
+        """Whose fault it is: a card that nobody can follow, a box that never came for this attempt, or who is not ready."""
+        pair = self._context.trust.pair
+        ahead = {member for member in members if member in self._cards and self._cards[member][1].pair() > pair}
+        if ahead:
+            return ahead, f"the cards of members {sorted(ahead)} name a manifest that nobody else has"
+        pairs = [(a, b) for a in members for b in members if a != b and not self._has_box(a, b)]
         if pairs:
-            return {dealer for dealer, _ in pairs}, f"no box from one member to another: {pairs}"
+            return {dealer for dealer, _ in pairs}, f"no box of this attempt from one member to another: {pairs}"
         missing = set(members) - set(self._ready)
         return missing, f"members {sorted(missing)} are not ready"
+
+    def _has_box(self, dealer: int, member: int) -> bool:
+        assert self._list is not None
+        return self._boxes.get((dealer, member)) == (self._list[0], self._keys[dealer][0])
 
     def _join(self, members: list[int], call: Call, now: float) -> list[Action]:
         """One frame with every signature; usable only if all signed the transcript that the coordinator sees too."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from edge_agent.context import Context
 from edge_agent.sheets import Attempt, Sheets
 from hushfleet import ceremony
-from hushfleet.actions import Action, Note, Publish, Subscribe, Unsubscribe, clear, retain
+from hushfleet.actions import RETAINED, Action, Note, Publish, Subscribe, Unsubscribe, clear, retain
 from hushfleet.errors import HushfleetError, MalformedError, RefusedError
 from hushfleet.mqtt.inbox import Inbox, publishes
 from hushfleet.secagg import committee as arithmetic
@@ -145,7 +145,8 @@ class Dealer:
         actions = self._sheets.erase_epoch(epoch)
         if attempt is None or not attempt.card:
             return actions
-        actions += clear(names.card(epoch, me))
+        for topic in (names.card(epoch, me), names.complaint(epoch, me)):
+            actions += clear(topic) if self._context.store.get(RETAINED + topic) else []
         if attempt.key:
             for publish in publishes(lambda chunk: names.key(epoch, me, chunk), attempt.key, self._context.chunk):
                 actions += clear(publish.topic)

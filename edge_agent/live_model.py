@@ -97,11 +97,12 @@ class LiveModel:
         """Aim at the base of a verified plan.
 
         Raises:
-            RefusedError: it is older than the live model, or another model under the number of one that a result named.
+            RefusedError: it is older than the newest model known, or another one under its number.
         """
-        if version < self.version:
-            raise RefusedError(f"the plan's base {version} is older than the live model {self.version}")
-        if self._target and self._target[0] == version and self._target[1] != version_hash:
+        known, known_hash = self._target or (self.version, self.hash)
+        if version < known:
+            raise RefusedError(f"the plan's base {version} is older than the newest model known, {known}")
+        if version == known and version_hash != known_hash:
             raise RefusedError(f"two models under version {version}")
         self._aim(version, version_hash)
 

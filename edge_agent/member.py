@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from edge_agent.context import Context
 from edge_agent.sheets import RoundSheet, Sheets
-from hushfleet.actions import Action, Note, Save, Wake
+from hushfleet.actions import Action, Note, Save
 from hushfleet.errors import RefusedError
 from hushfleet.plans import VerifiedPlan
 from hushfleet.wire.documents import PARTICIPANT
@@ -61,25 +61,22 @@ class Member:
         saved = context.store.get(ANSWER)
         self._answer = Answer.from_body(saved) if saved else None
         self._plan: VerifiedPlan | None = None
+        self._ended = 0
 
     def on_plan(self, verified: VerifiedPlan) -> list[Action]:
         """Serve a newly verified plan; every earlier round's secrets go."""
         self._plan = verified
-        return [*self.end_rounds(verified.plan.round - 1), Wake(verified.plan.until)]
+        return self.end_rounds(verified.plan.round - 1)
 
     def end_rounds(self, upto: int) -> list[Action]:
         """Erase the secrets and the answer's bytes of every round ≤ `upto`, in every epoch."""
+        if upto <= self._ended:
+            return []
+        self._ended = upto
         actions = self._sheets.erase_rounds(upto)
         if self._answer is not None and self._answer.round <= upto and self._answer.sum:
             actions += self._record(replace(self._answer, sum=b""))
         return actions
-
-    def on_wake(self, now: float) -> list[Action]:
-        """Once `answers until` is past, the round's secrets go."""
-        if self._plan is None or now <= self._plan.plan.until:
-            return []
-        ended, self._plan = self._plan.plan.round, None
-        return self.end_rounds(ended)
 
     def _record(self, answer: Answer) -> list[Action]:
         self._answer = answer

@@ -108,7 +108,7 @@ class Witness:
 
     def check_deadlines(self, seed: str) -> None:
         """Every round ended, and in time."""
-        ended = {}
+        ended: dict[int, float] = {}
         for sent in self.world.broker.log:
             at = self.topics.parse(sent.topic)
             if at.kind == "result" and sent.payload:
