@@ -59,6 +59,8 @@ def check(config: Path) -> None:
             "devices",
             f"{len(documents.roster.by_index())}, committee candidates {len(documents.committee.candidates())}",
         )
+        if settings.rounds.clip > documents.policy.clip:
+            problems.append(f"rounds.clip is above the policy's {documents.policy.clip}: every device would decline")
     if is_running(status_path(settings)):
         _say("broker", "not tried: this coordinator is running; see hushfleet coordinator status")
     else:

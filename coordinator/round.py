@@ -59,6 +59,7 @@ class RoundSettings:
         patience: seconds that stragglers get once enough arrived.
         pause: seconds between a result and the next plan.
         total: rounds to run; 0 for no end.
+        first: number of a new ledger's first round; above every round the devices have seen, if an older one is lost.
         sample: part of the participants that a plan takes, 0 to 1.
         steps, batch, rate, momentum, proximal: local training.
         clip: largest norm of an update; 0 for the policy's.
@@ -72,6 +73,7 @@ class RoundSettings:
     patience: Annotated[float, Range(0)] = 1.0
     pause: Annotated[float, Range(0)] = 0.0
     total: Annotated[int, Range(0)] = 0
+    first: Annotated[int, Range(1)] = 1
     sample: Annotated[float, Range(0, 1)] = 1.0
     steps: Annotated[int, Range(1, 65_535)] = 20
     batch: Annotated[int, Range(1, 65_535)] = 32
@@ -99,7 +101,7 @@ class Round:
         self._context, self._epochs, self._settings = context, epochs, settings
         self.models = Models(context)
         last = context.store.get(LAST)
-        self.last = int.from_bytes(last, "little") if last else 0
+        self.last = int.from_bytes(last, "little") if last else settings.first - 1
         self.outcome = ""
         self.plan: Plan | None = None
         self._plan_hash = b""
@@ -121,7 +123,7 @@ class Round:
 
     def between(self) -> bool:
         """Whether a round has ended and no other is under way, by the records."""
-        return bool(self.last) and self._context.store.get(OPEN) is None
+        return self._context.store.get(LAST) is not None and self._context.store.get(OPEN) is None
 
     def restore(self) -> list[Action]:
         """Go on with the round that was open when the process ended, or abort it if its documents or epoch are gone."""

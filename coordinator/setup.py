@@ -65,11 +65,17 @@ class Attempt(Table):
 
 @dataclass(frozen=True, slots=True)
 class SetupSettings:
-    """Seconds from the call to each deadline: cards, keys, readiness; rising."""
+    """How committees are set up.
+
+    Attributes:
+        cards, keys, ready: seconds from the call to each deadline; rising.
+        first: number of a new ledger's first epoch; above every epoch the members have seen, if an older one is lost.
+    """
 
     cards: Annotated[int, Range(1, 86_400)] = 30
     keys: Annotated[int, Range(1, 86_400)] = 60
     ready: Annotated[int, Range(1, 86_400)] = 120
+    first: Annotated[int, Range(1, 2**32 - 1)] = 1
 
     def __post_init__(self) -> None:
         if not self.cards < self.keys < self.ready:
@@ -85,7 +91,7 @@ class Setup:
         self._settings = settings
         self.trouble = ""
         saved = context.store.get(ATTEMPT)
-        self._attempt = Attempt.from_body(saved) if saved else Attempt()
+        self._attempt = Attempt.from_body(saved) if saved else Attempt(settings.first - 1)
         self._list: tuple[bytes, CardList] | None = None
         self._ask_at = 0.0
         self._clear_received()

@@ -148,8 +148,12 @@ class Service:
             **self._summary(),
         }
         part = self._status.with_name(self._status.name + ".part")
-        part.write_text(json.dumps(status, indent=1))
-        part.replace(self._status)
+        try:
+            part.write_text(json.dumps(status, indent=1))
+            part.replace(self._status)
+        except OSError as error:
+            # Whoever asks finds the status of before; the service itself has its own troubles with a full disk.
+            self.journal.write("status-not-written", file=str(self._status), why=error.strerror)
 
 
 def read_status(path: Path) -> dict[str, Any]:

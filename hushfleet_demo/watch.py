@@ -249,7 +249,7 @@ class Federation:
                     sent, received = self._carried.get(name, (0, 0))
                     self.course.sent[name] = sent + event["bytes_sent"]
                     self.course.received[name] = received + event["bytes_received"]
-        self._changed(self.course)
+            self._changed(self.course)
 
     def _on_coordinator(self, what: str, event: dict[str, Any]) -> None:
         course = self.course
