@@ -144,7 +144,9 @@ class LocalFleet:
 
     def start_broker(self) -> None:
         """Start the broker and wait until it accepts connections."""
-        process = self.start("broker", "broker", "run", "--fleet", self.fleet, "--port", str(self.port))
+        process = self.start(
+            "broker", "broker", "run", "--fleet", self.fleet, "--port", str(self.port), "--address", HOST
+        )
         deadline = time.monotonic() + STOP_WITHIN
         while time.monotonic() < deadline and process.running:
             with socket.socket() as probe:
