@@ -69,9 +69,14 @@ def check(config: Path) -> None:
 @click.option("--timeout", type=float, default=30.0, show_default=True, help="Seconds to wait for an open plan.")
 def test(config: Path, timeout: float) -> None:
     """Connect, read this device's rows, train, send nothing, and show what would be sent."""
+    from edge_agent.agent import status_path
     from edge_agent.rehearsal import rehearse
+    from hushfleet.service import is_running
 
-    found = rehearse(load(config, AgentSettings), Journal("text"), timeout)
+    settings = load(config, AgentSettings)
+    if is_running(status_path(settings)):
+        raise ConfigurationError("this agent is running, and a test would take its connection over; stop it first")
+    found = rehearse(settings, Journal("text"), timeout)
     _say("documents", found.documents)
     if not found.rows:
         _say("training", "not tried: no [source], or the fleet's documents have not arrived")
