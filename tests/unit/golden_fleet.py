@@ -1,0 +1,239 @@
+"""One small fleet from fixed randomness, played through: documents, a committee's set-up, one round with a recovery.
+
+The vectors are what it says and computes. Every secret stands in them, so that another implementation can play along.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from nacl.bindings import randombytes_buf_deterministic
+
+from fleet.owner import Credentials, Owner
+from hushfleet import ceremony
+from hushfleet.actions import Draw
+from hushfleet.codec import LocalReport
+from hushfleet.hashing import digest
+from hushfleet.secagg import committee
+from hushfleet.secagg.committee import Sheet
+from hushfleet.secagg.sealing import public_of, seal
+from hushfleet.wire.committee import Box, Call, Card, CardList, CommitteeKey, Complaint
+from hushfleet.wire.documents import COORDINATOR, MEMBER, PARTICIPANT, Layer
+from hushfleet.wire.framing import Frame, Identity, Table
+
+ISSUED = 1_700_000_000
+YEAR = 365 * 86_400
+COORDINATOR_INDEX, MEMBERS, PARTICIPANTS, LOST = 1, (2, 3, 700), (9, 300), 700
+ROUND, FIRST, ROUNDS, EPOCH, F = 5_000_000_001, 5_000_000_000, 3, 7, 1
+K, THRESHOLD = ROUND - FIRST, len(MEMBERS) - F
+SIZE = 256
+LAYERS = (Layer("dense", 8, 8, "tanh"), Layer("dense", 8, 1, "none"))
+POLICY: dict[str, Any] = {
+    "assumed_colluders": 1,
+    "audit_rate": 0.25,
+    "clip": 1.5,
+    "committee_min": 3,
+    "committee_trusted": 1,
+    "delta": 1e-05,
+    "epoch_age": 604_800,
+    "epoch_rounds": 32,
+    "epsilon": 8.0,
+    "interval": 60,
+    "largest_survivor_set": 100,
+    "largest_weight": 2.0,
+    "noise_floor": 0.0,
+    "noiseless_statistics": 0,
+    "recoveries": F,
+    "rollback_versions": 3,
+    "shards": 2,
+    "smallest_group": 5,
+    "smallest_survivor_set": 2,
+    "tiny_fleet": 1,
+    "uploads_per_base": 8,
+}
+DELTAS = {index: [(index * (j + 1) % 31 - 15) / 64 for j in range(81)] for index in PARTICIPANTS}
+REPORTS = {9: LocalReport(640, 512.75, 90, 71.5, 61), 300: LocalReport(128, 80.5, 32, 20.25, 25)}
+
+
+def fixed(label: str) -> Draw:
+    """Random-looking bytes that are the same in every run: the n-th draw of a label has a seed of its own."""
+    count = 0
+
+    def draw(size: int) -> bytes:
+        nonlocal count
+        count += 1
+        return randombytes_buf_deterministic(size, digest("test", f"{label}/{count}".encode()))
+
+    return draw
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The owners' desk: keys, credentials and every signed document."""
+
+    owner: Owner
+    credentials: dict[int, Credentials]
+    root: Frame
+    next_owner: Owner
+    next_root: Frame
+    documents: dict[str, Frame]
+    manifest: Frame
+    date: Frame
+    certificate: Frame
+
+    @property
+    def fleet(self) -> bytes:
+        return self.owner.fleet
+
+    def identity(self, index: int) -> Identity:
+        return self.credentials[index].identity()
+
+    def hash_of(self, name: str) -> bytes:
+        return self.documents[name].hash(self.fleet)
+
+    def frame(self, index: int, message: Table) -> Frame:
+        return self.identity(index).frame(message, self.fleet)
+
+
+@cache
+def documents() -> Documents:
+    owner = Owner.create(fixed("owner"))
+    roles = {1: COORDINATOR, 2: MEMBER, 3: MEMBER | PARTICIPANT, 4: MEMBER, 700: MEMBER}
+    roles |= dict.fromkeys((9, 10, 300, 70_000), PARTICIPANT)
+    credentials = {
+        index: Credentials.draw(
+            fixed(f"device {index}"),
+            index,
+            f"device-{index}",
+            role,
+            profile="gateway-2g" if index > 500 else "gateway-wifi",
+            not_before=0,
+            not_after=ISSUED + 10 * YEAR,
+            serial=1 + index % 3,
+        )
+        for index, role in sorted(roles.items())
+    }
+    certs = [credential.cert for credential in credentials.values()]
+    model = owner.model_spec("golden", LAYERS, bytes(range(32)), version=2, issued=ISSUED + 1)
+    listed = {
+        "committee": owner.committee_document(certs, version=5, issued=ISSUED + 2, revoked=(4, 10)),
+        "roster": owner.roster(certs, version=300, issued=ISSUED + 3, revoked=(4, 10)),
+        "policy": owner.policy(POLICY, [model], version=3, issued=ISSUED + 4),
+        "model": model,
+    }
+    manifest = owner.sign_manifest(listed.values(), version=12, issued=ISSUED + 5, not_after=ISSUED + 30 * 86_400)
+    successor = replace(owner, root=Owner.create(fixed("next owner")).root)
+    return Documents(
+        owner=owner,
+        credentials=credentials,
+        root=owner.sign_root(issued=ISSUED, not_after=ISSUED + 5 * YEAR),
+        next_owner=successor,
+        next_root=successor.sign_root(issued=ISSUED + 10, not_after=ISSUED + 6 * YEAR, version=2, previous=owner.root),
+        documents=listed,
+        manifest=manifest,
+        date=owner.sign_date(manifest, issued=ISSUED + 20 * 86_400, not_after=ISSUED + 50 * 86_400),
+        certificate=owner.certificate(credentials[9].cert, issued=ISSUED + 6),
+    )
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One attempt that led to a transcript. Secrets by member, or by (sender, receiver)."""
+
+    call: Frame
+    seal_secrets: dict[tuple[int, int], bytes]
+    nonces: dict[int, bytes]
+    cards: dict[int, Frame]
+    card_list: Frame
+    vault_secrets: dict[int, bytes]
+    sheets: dict[int, Sheet]
+    keys: dict[int, Frame]
+    boxes: dict[tuple[int, int], Frame]
+    ready: dict[int, Frame]
+    transcript: Frame
+    complaint: Frame
+
+    def points(self, member: int) -> bytes:
+        return CommitteeKey.from_body(self.keys[member].body).points
+
+    def round_points(self) -> bytes:
+        return committee.round_points([self.points(member) for member in MEMBERS], THRESHOLD, K)
+
+    def commitments(self, member: int) -> list[bytes]:
+        return committee.commitments(self.points(member), THRESHOLD)[K]
+
+
+@cache
+def setup() -> Setup:
+    owned = documents()
+    fleet = owned.fleet
+    start = ISSUED + 100
+    call = Call(
+        COORDINATOR_INDEX, EPOCH, owned.hash_of("committee"), F, FIRST, ROUNDS, start + 604_000, start + 30,
+        start + 60, start + 120,
+    )  # fmt: skip
+    seal_secrets = {(a, b): fixed(f"seal {a} {b}")(32) for a in MEMBERS for b in MEMBERS if a != b}
+    nonces = {member: fixed(f"nonce {member}")(32) for member in MEMBERS}
+    tables = {
+        member: Card(
+            member,
+            EPOCH,
+            call.committee,
+            b"".join(public_of(seal_secrets[member, other]) for other in MEMBERS if other != member),
+            committee.chain(nonces[member], ROUNDS),
+            1,
+            12,
+        )
+        for member in MEMBERS
+    }
+    cards = {member: owned.frame(member, card) for member, card in tables.items()}
+    card_list = CardList(
+        COORDINATOR_INDEX,
+        EPOCH,
+        b"".join(member.to_bytes(4, "little") + cards[member].hash(fleet) for member in MEMBERS),
+    )
+    list_frame = owned.frame(COORDINATOR_INDEX, card_list)
+    list_hash = list_frame.hash(fleet)
+    vault_secrets = {member: fixed(f"vault {member}")(32) for member in MEMBERS}
+    sheets = {
+        member: committee.deal(vault_secrets[member], fixed(f"sheet {member}"), list_hash, ROUNDS, THRESHOLD)
+        for member in MEMBERS
+    }
+    keys = {
+        member: owned.frame(
+            member,
+            CommitteeKey(member, EPOCH, list_hash, FIRST, ROUNDS, call.not_after, sheets[member].points()),
+        )
+        for member in MEMBERS
+    }
+    boxes = {}
+    for dealer, member in seal_secrets:
+        key_hash = keys[dealer].hash(fleet)
+        content = ceremony.box_header(key_hash, dealer, member)
+        content += b"".join(sheets[dealer].shares(MEMBERS.index(member) + 1))
+        public = ceremony.seal_key_for(tables[member], dealer, MEMBERS)
+        sealed = seal(content, public, fixed(f"box {dealer} {member}"))
+        boxes[dealer, member] = owned.frame(dealer, Box(dealer, EPOCH, list_hash, key_hash, member, sealed))
+    transcript = ceremony.transcript(
+        call,
+        {member: (frame.hash(fleet), CommitteeKey.from_body(frame.body)) for member, frame in keys.items()},
+        tables,
+        MEMBERS,
+    )
+    ready = {member: owned.frame(member, transcript) for member in MEMBERS}
+    joined = tuple(ready[member].signatures[0] for member in MEMBERS)
+    complaint = Complaint(3, EPOCH, boxes[700, 3].to_bytes(), seal_secrets[3, 700])
+    return Setup(
+        call=owned.frame(COORDINATOR_INDEX, call),
+        seal_secrets=seal_secrets,
+        nonces=nonces,
+        cards=cards,
+        card_list=list_frame,
+        vault_secrets=vault_secrets,
+        sheets=sheets,
+        keys=keys,
+        boxes=boxes,
+        ready=ready,
+        transcript=Frame(transcript.KIND, transcript.to_body(), joined),
+        complaint=owned.frame(3, complaint),
+    )
