@@ -120,5 +120,32 @@ def evidence(config: Path, directory: Path) -> None:
         click.echo(f"{directory / name}: {len(content)} bytes")
 
 
+@coordinator.command("verify-blame")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--bundle",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="Any bundle of the fleet: it pins the root from which the evidence is judged.",
+)
+def verify_blame(file: Path, bundle: Path) -> None:
+    """Judge the evidence in FILE against a committee member, from the fleet's root alone.
+
+    Everything is checked and recomputed: certificates, signatures, the survivor set, the mask sum that the member's
+    secret gives. Exit code 0 means that the member lied.
+    """
+    from hushfleet.bundle import Bundle
+    from hushfleet.evidence import LARGEST_EVIDENCE, judge_evidence
+
+    pinned = Bundle.load(bundle)
+    try:
+        if file.stat().st_size > LARGEST_EVIDENCE:
+            raise ConfigurationError(f"{file} is too large to be evidence")
+        verdict = judge_evidence(file.read_bytes(), pinned.fleet, pinned.root_hash)
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {file}: {error.strerror}") from None
+    click.echo(f"proven: member {verdict.member} {verdict.why}, in round {verdict.round}")
+
+
 def _say(what: str, text: object) -> None:
     click.echo(f"{what:<12}{text}")

@@ -132,6 +132,10 @@ class Conductor:
 
     # Events.
 
+    def start(self, now: float) -> list[Action]:
+        """Begin where the records say; evidence of earlier rounds goes to its place again."""
+        return [*self.round.audit.kept(), *self.advance(now)]
+
     def on_connected(self, session_present: bool, now: float) -> list[Action]:
         """Publish what is kept on the broker, unless the broker and this process both have it already; listen."""
         names, store, actions = self.context.topics, self.context.store, []

@@ -32,11 +32,13 @@ class Epoch:
     Attributes:
         transcript: joined, with every member's signature.
         hash: the transcript's.
+        frame: its exact bytes.
         points: each member's `points`, in T's order.
     """
 
     transcript: Transcript
     hash: bytes
+    frame: bytes
     points: tuple[bytes, ...]
 
     @property
@@ -83,7 +85,10 @@ class Epochs:
         frame = Frame.from_bytes(record.transcript, LARGEST_TRANSCRIPT)
         keys = [CommitteeKey.from_body(Frame.from_bytes(key, len(key)).body) for key in record.keys]
         return Epoch(
-            Transcript.from_body(frame.body), frame.hash(self._context.fleet), tuple(key.points for key in keys)
+            Transcript.from_body(frame.body),
+            frame.hash(self._context.fleet),
+            record.transcript,
+            tuple(key.points for key in keys),
         )
 
     def numbered(self, number: int) -> Epoch | None:

@@ -1,9 +1,13 @@
 """From a frozen survivor set to the opened sum: mask sums, recovery, checks (docs/protocol.md, 4 and 5). No I/O.
 
+A recovery reveals one member's secret of this round and of no other. It stands in for a member that did not answer, or
+examines one that did: its mask sum is recomputed; the two are the same, or the member is blamed with the evidence.
+
 Records, erased with the result:
 
     masksum/{member}          a member's signed answer
-    share/{lost}/{member}     a member's signed share of one that did not answer
+    share/{lost}/{member}     a member's signed share of one that did not answer or is examined
+    suspect                   the member under examination
 """
 
 from collections.abc import Iterable
@@ -13,15 +17,18 @@ from coordinator.context import Context
 from coordinator.epochs import Epoch
 from hushfleet.actions import Action, Erase, Note, Save, Store
 from hushfleet.errors import RefusedError
+from hushfleet.evidence import recomputed
 from hushfleet.hashing import digest
 from hushfleet.secagg import committee, group, sharing
 from hushfleet.wire.documents import Policy
 from hushfleet.wire.framing import Frame, read_message
-from hushfleet.wire.round import MaskSum, Plan, Request, Share, Survivor, Survivors
+from hushfleet.wire.round import Blame, MaskSum, Plan, Request, Share, Survivor, Survivors
 
 if TYPE_CHECKING:
     from hushfleet.codec import Opened
     from hushfleet.secagg.residues import Vector
+
+SUSPECT = "suspect"
 
 
 class Opening:
@@ -44,15 +51,24 @@ class Opening:
         self._total, self._lanes = total, lanes(plan.tail)
         self._length = vector_length(plan.coords, plan.bits, self._lanes)
         self._answered: set[int] = set()
+        self._contradicted: dict[int, bytes] = {}
         self.recovered: set[int] = set()
+        self.cleared: set[int] = set()
+        self.blamed: dict[int, bytes] = {}
         self._shares: dict[int, dict[int, bytes]] = {}
+        suspect = context.store.get(SUSPECT)
+        self.suspect = int.from_bytes(suspect, "little") if suspect else None
         for key, value in context.store.scan("masksum/"):
             self._subtract(int(key.removeprefix("masksum/")), MaskSum.from_body(_body(value)).sum)
         for key, value in context.store.scan("share/"):
             _, lost, member = key.split("/")
             self._shares.setdefault(int(lost), {})[int(member)] = Share.from_body(_body(value)).share
-        for absent in list(self._shares):
-            self._recover(absent)
+        for examined in list(self._shares):
+            self._resolve(examined)
+
+    def members(self) -> tuple[int, ...]:
+        """T, ascending."""
+        return self._epoch.members()
 
     def outstanding(self) -> list[int]:
         """Members whose masks are still in the sum."""
@@ -84,10 +100,18 @@ class Opening:
             raise RefusedError(f"member {member}: a mask sum of another member, plan or set")
         if answer.group or any(answer.part) or len(answer.sum) != self._length:
             raise RefusedError(f"member {member}: a mask sum of another form")
+        if member in self.recovered or member in self.blamed:
+            return []
         if member in self._answered:
+            if answer.sum != self._answer(member):
+                self._contradicted[member] = frame.to_bytes()
             return []
         self._subtract(member, answer.sum)
         return [Save(f"masksum/{member:010}", frame.to_bytes())]
+
+    def _answer(self, member: int) -> bytes:
+        """A member's mask sum as it signed it."""
+        return MaskSum.from_body(_body(self._context.store.get(f"masksum/{member:010}") or b"")).sum
 
     def _unsealed(self, member: int, sealed: bytes, limit: int) -> Frame:
         if member not in self._epoch.members():
@@ -100,23 +124,41 @@ class Opening:
         subtract_from(self._total, Vector.from_bytes(data, self._plan.bits, self._plan.coords, self._lanes))
         self._answered.add(member)
 
-    # Recovery.
+    # Recovery and examination.
+
+    def spare(self) -> int:
+        """Recoveries of this round that are left: crashes and examinations together are at most f."""
+        spent = self.recovered | self.cleared | set(self.blamed) | ({self.suspect} - {None})
+        return self._epoch.transcript.f - len(spent)
+
+    def examinable(self) -> set[int]:
+        """Members whose answers nobody has recomputed yet; first of all one that contradicted itself."""
+        left = self._answered - self.recovered - self.cleared - set(self.blamed)
+        return left & set(self._contradicted) or left
+
+    def examine(self, member: int) -> list[Action]:
+        """Spend a recovery on a member that has answered."""
+        self.suspect = member
+        note = Note("examining", {"round": self._plan.round, "member": member})
+        return [Save(SUSPECT, member.to_bytes(4, "little")), *self.request_shares(), note]
 
     def request_shares(self) -> list[Action]:
-        """Ask those that answered for their shares of those that did not; at most f can be recovered."""
+        """Ask for shares of those that did not answer, or of the one examined; at most f can be recovered."""
         lost = self.outstanding()
         if len(lost) > self._epoch.transcript.f:
             return []
+        wanted = lost if self.suspect is None else [*lost, self.suspect]
         actions: list[Action] = []
-        for member in lost:
-            for helper in sorted(self._answered - self.recovered - set(self._shares.get(member, ()))):
+        for member in wanted:
+            helpers = self._answered - self.recovered - {member} - set(self._shares.get(member, ()))
+            for helper in sorted(helpers):
                 request = Request(self._context.index, self._plan_hash, self._set_hash, member)
                 data = self._context.frame(request).to_bytes()
                 actions += self._context.down(helper, "request", self._plan.round, data, part=member)
         return actions
 
     def on_share(self, member: int, sealed: bytes) -> list[Action]:
-        """Check a share against the lost member's commitments; with enough of them, compute its mask sum.
+        """Check a share against the commitments; with enough of them, compute the mask sum they stand for.
 
         Raises:
             MalformedError, RefusedError: not a right share of that member for this set.
@@ -125,34 +167,49 @@ class Opening:
         share = read_message(frame, Share, self._context.fleet, self._context.trust.candidate_key)
         if (share.sender, share.plan, share.set) != (member, self._plan_hash, self._set_hash) or share.lost == member:
             raise RefusedError(f"member {member}: a share of another member, plan or set")
-        if share.lost not in self._epoch.members() or share.lost in self._answered:
+        if share.lost != self.suspect and share.lost not in self.outstanding():
             return []
         position = self._epoch.members().index(member) + 1
         commitments = self._epoch.commitments(share.lost, self._plan.round)
         sharing.check_share(group.check_scalar(share.share), position, commitments)
         self._shares.setdefault(share.lost, {})[member] = share.share
-        return [Save(f"share/{share.lost:010}/{member:010}", frame.to_bytes()), *self._recover(share.lost)]
+        return [Save(f"share/{share.lost:010}/{member:010}", frame.to_bytes()), *self._resolve(share.lost)]
 
-    def _recover(self, lost: int) -> list[Action]:
-        """The lost member's mask sum from t shares; no other round is touched."""
-        from hushfleet.secagg.masks import MaskContext, mask_sum
-        from hushfleet.secagg.residues import Vector
-
-        shares, members = self._shares[lost], self._epoch.members()
-        if lost in self._answered or len(shares) < self._epoch.threshold:
+    def _resolve(self, member: int) -> list[Action]:
+        """With t shares: the mask sum of a member that did not answer, or the truth about one that did."""
+        shares, members = self._shares[member], self._epoch.members()
+        if member in self.recovered or len(shares) < self._epoch.threshold:
             return []
-        points = [(members.index(member) + 1, share) for member, share in sorted(shares.items())]
-        secret = committee.recover(points, self._epoch.commitments(lost, self._plan.round))
-        total = mask_sum(
-            Vector.zeros(self._plan.coords, self._plan.bits, self._lanes),
-            secret,
-            lost,
-            MaskContext(self._context.fleet, self._plan_hash, self._plan.round),
-            [(survivor.index, survivor.y) for survivor in self.survivors],
-        )
-        self._subtract(lost, total.to_bytes(self._plan.bits))
-        self.recovered.add(lost)
-        return [Note("recovered", {"round": self._plan.round, "member": lost})]
+        points = [(members.index(helper) + 1, share) for helper, share in sorted(shares.items())]
+        secret = committee.recover(points, self._epoch.commitments(member, self._plan.round))
+        survivors = Survivors.from_body(_body(self.set_frame))
+        truth = recomputed(secret, member, self._plan, self._plan_hash, survivors, self._context.fleet)
+        if member not in self._answered:
+            self._subtract(member, truth)
+            self.recovered.add(member)
+            return [Note("recovered", {"round": self._plan.round, "member": member})]
+        return self._conclude(member, secret, truth)
+
+    def _conclude(self, member: int, secret: bytes, truth: bytes) -> list[Action]:
+        """End an examination: the member is cleared, or its sum replaced and the member blamed."""
+        self.suspect = None
+        answer = self._answer(member)
+        frames = [self._context.store.get(f"masksum/{member:010}") or b""]
+        if member in self._contradicted:
+            frames.append(self._contradicted[member])
+        if answer == truth and len(frames) == 1:
+            self.cleared.add(member)
+            return [Erase(SUSPECT), Note("cleared", {"round": self._plan.round, "member": member})]
+        self._replace(answer, truth)
+        blame = Blame(self._context.index, self._plan_hash, member, self.set_frame, tuple(frames), secret)
+        self.blamed[member] = self._context.frame(blame).to_bytes()
+        return [Erase(SUSPECT), Note("blamed", {"round": self._plan.round, "member": member})]
+
+    def _replace(self, answer: bytes, truth: bytes) -> None:
+        from hushfleet.secagg.residues import Vector, add_into, subtract_from
+
+        for combine, data in ((add_into, answer), (subtract_from, truth)):
+            combine(self._total, Vector.from_bytes(data, self._plan.bits, self._plan.coords, self._lanes))
 
     # Opening.
 
@@ -174,12 +231,12 @@ class Opening:
         """The round is over: mask sums, shares and with them every scalar go."""
         sums = [f"masksum/{member:010}" for member in self._answered - self.recovered]
         shares = [f"share/{lost:010}/{member:010}" for lost, held in self._shares.items() for member in held]
-        return [Erase(key) for key in (*sums, *shares)]
+        return [Erase(key) for key in (*sums, *shares, SUSPECT)]
 
 
 def erase_answers(store: Store) -> list[Action]:
     """What a frozen set left in the records, when its round ends without its committee."""
-    return [Erase(key) for prefix in ("masksum/", "share/") for key, _ in store.scan(prefix)]
+    return [Erase(key) for prefix in ("masksum/", "share/", SUSPECT) for key, _ in store.scan(prefix)]
 
 
 def _body(frame: bytes) -> bytes:

@@ -3,13 +3,15 @@
     open      uploads are taken until enough arrived or the plan closes
     frozen    the survivor set is durable; members are asked, and those that do not answer are recovered
 
-Every round ends as applied, aborted or void, with the reason. Records: `round/open` the round under way, `round/last`
+A check that fails is no end yet: members are examined as far as recoveries are left (audit.py). Every round ends as
+applied, aborted or void, with the reason. Records: `round/open` the round under way, `round/last`
 the number of the newest.
 """
 
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
+from coordinator.audit import Audit
 from coordinator.context import Context, Documents
 from coordinator.epochs import Epoch, Epochs
 from coordinator.models import Models
@@ -100,6 +102,7 @@ class Round:
     def __init__(self, context: Context, epochs: Epochs, settings: RoundSettings) -> None:
         self._context, self._epochs, self._settings = context, epochs, settings
         self.models = Models(context)
+        self.audit = Audit(context)
         last = context.store.get(LAST)
         self.last = int.from_bytes(last, "little") if last else settings.first - 1
         self.outcome = ""
@@ -111,6 +114,8 @@ class Round:
         self._asked = 0.0
         self._opening: Opening | None = None
         self._declined: dict[int, int] = {}
+        self._audited = False
+        self._failed: int | None = None
 
     def accepted(self) -> int:
         """Uploads accepted in the round under way."""
@@ -196,6 +201,7 @@ class Round:
         self.plan, self._plan_hash, self.last = plan, frame.hash(self._context.fleet), number
         self._open, self._opening, self._enough_since = _Open(frame.to_bytes(), b"", 0), None, None
         self._declined.clear()
+        self._audited, self._failed = False, None
         self._uploads = self._new_uploads(documents)
         return [
             Save(OPEN, self._open.to_body()),
@@ -262,9 +268,16 @@ class Round:
             return []
         if self._opening is None:
             return self._freeze(now) if self._complete(now) else self._wait_for_stragglers()
-        if not self._opening.outstanding():
-            return self._publish_sum(now)
-        return self._ask(now)
+        if self._opening.outstanding() or self._opening.suspect is not None:
+            return self._ask(now)
+        return self._audit_by_chance(self._opening) or self._publish_sum(now)
+
+    def _audit_by_chance(self, opening: Opening) -> list[Action]:
+        """The private coin is tossed once a round."""
+        if self._audited:
+            return []
+        self._audited = True
+        return self.audit.by_chance(opening, self._context.documents().policy.audit_rate)
 
     def _complete(self, now: float) -> bool:
         """Whether the plan closed, or enough arrived and stragglers had their time."""
@@ -309,20 +322,30 @@ class Round:
         assert self._open is not None
         assert self._opening is not None
         if now >= self.plan.until:
+            if self._failed is not None and not self._opening.outstanding():
+                return self._end(VOID, self._failed, now)
             return self._end(ABORTED, MEMBERS_MISSING, now)
         again = max(1.0, self._settings.answer / 4)
         if now < self._asked + again:
             return []
         self._asked = now
         actions = self._opening.ask(self._opening.outstanding())
-        if now >= self._open.frozen + self._settings.answer:
+        if self._opening.suspect is not None or now >= self._open.frozen + self._settings.answer:
             actions += self._opening.request_shares()
         return [*actions, Wake(now + again)]
+
+    def _verdicts(self) -> list[Action]:
+        assert self.plan is not None
+        assert self._open is not None
+        epoch = self._epochs.numbered(self.plan.epoch)
+        if self._opening is None or epoch is None:
+            return []
+        return self.audit.conclude(self._opening, self.plan, self._open.plan, epoch.frame)
 
     # The end of a round.
 
     def _publish_sum(self, now: float) -> list[Action]:
-        """Open the sum and apply it; a wrong sum is never applied."""
+        """Open the sum and apply it. A wrong sum is never applied: whoever may have spoilt it is examined."""
         from hushfleet.codec import OpeningError, pack_opened
 
         assert self.plan is not None
@@ -332,10 +355,9 @@ class Round:
         try:
             opened = self._opening.open(documents.policy)
             actions, delta_hash = self.models.apply(opened, self.plan, self._plan_hash, documents.model)
-        except OpeningError as error:
-            return self._end(VOID, int(error.reason), now)
-        except HushfleetError:
-            return self._end(VOID, NORM, now)
+        except HushfleetError as error:
+            self._failed = int(error.reason) if isinstance(error, OpeningError) else NORM
+            return self.audit.after_failure(self._opening) or self._end(VOID, self._failed, now)
         measured = opened.metrics
         metrics = Metrics(
             measured.examples,
@@ -386,13 +408,15 @@ class Round:
                 "reason": reason,
                 "uploads": len(self._uploads.accepted),
                 "recovered": sorted(opening.recovered) if opening else [],
+                "blamed": sorted(opening.blamed) if opening and opening.blamed else None,
                 "declined": len(self._declined),
                 "version": version[0],
                 "accuracy": metrics.correct / metrics.evaluated if metrics.evaluated else None,
                 "loss": metrics.training_loss,
             },
         )
-        actions = [
+        actions: list[Action] = [
+            *self._verdicts(),
             *self.models.publish_result(result),
             *self._uploads.erase(),
             *(opening.erase() if opening else []),

@@ -8,13 +8,13 @@ from typing import Any
 
 from nacl.utils import random
 
-from coordinator.conductor import Conductor
+from coordinator.conductor import Conductor, Finished
 from coordinator.context import Context
 from coordinator.documents import NAMES, read_documents
 from coordinator.ledger import Ledger
 from coordinator.settings import CoordinatorSettings
 from hushfleet import BUILD_TIME, __version__
-from hushfleet.actions import Store
+from hushfleet.actions import Export, Store
 from hushfleet.bundle import Bundle
 from hushfleet.errors import ConfigurationError
 from hushfleet.journal import Journal
@@ -97,7 +97,7 @@ class Coordinator:
         signal.signal(signal.SIGHUP, lambda *_: self._reload())
         online = {"state": "online", "version": __version__}
         try:
-            self._service.run(lambda conductor, now: conductor.advance(now), json.dumps(online).encode())
+            self._service.run(lambda conductor, now: conductor.start(now), json.dumps(online).encode())
         finally:
             self._ledger.close()
 
@@ -117,8 +117,20 @@ class Coordinator:
         self._service.runner.post(offer)
 
     def _perform(self, action: Any) -> None:
-        """The roles ask for nothing but messages, records, and to end."""
-        self._service.runner.stop()
+        match action:
+            case Export(name, content):
+                self._export(self._settings.ledger.with_name(name), content)
+            case Finished():
+                self._service.runner.stop()
+
+    def _export(self, path: Path, content: bytes) -> None:
+        """The ledger has it too and gives it again at the next start, so that a full disk loses nothing here."""
+        try:
+            path.write_bytes(content)
+        except OSError as error:
+            self._service.journal.write("export-failed", file=str(path), why=error.strerror)
+        else:
+            self._service.journal.write("exported", file=str(path), bytes=len(content))
 
     def _describe(self, conductor: Conductor) -> dict[str, object]:
         plan, documents = conductor.round.plan, conductor.context.trust.state(time.time())

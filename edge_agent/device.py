@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from hushfleet.codec import LocalReport
 
 SEEN = "device/seen"
-LARGEST_DOWN = {"receipt": 4096, "survivors": LARGEST_SURVIVORS, "request": 1024}
+LARGEST_BLAME = 2 * LARGEST_SURVIVORS
+LARGEST_DOWN = {"receipt": 4096, "survivors": LARGEST_SURVIVORS, "request": 1024, "blame": LARGEST_BLAME}
 """Bytes of what the coordinator sends to one device, by kind."""
 
 
@@ -91,7 +92,7 @@ class Device:
         return [*self.documents.start(root, certificate)]
 
     def on_connected(self, session_present: bool, now: float) -> list[DeviceAction]:
-        """Listen; publish what this device keeps on the broker, unless both have it already. Ask for an owed receipt."""
+        """Listen; publish what this device keeps on the broker, unless it is there already; ask for an owed receipt."""
         actions: list[DeviceAction] = [Subscribe(topic) for topic in self._topics()]
         # A process that ended after a commit may have sent nothing of it, whatever the broker remembers of its session.
         if not session_present or not self._greeted:
@@ -103,8 +104,9 @@ class Device:
         names = self.context.topics
         return [
             *self.documents.topics(),
-            names.plan(),
+            # Results first: they may lead to a plan's base by small deltas.
             names.results(),
+            names.plan(),
             names.downs(self.context.index),
             *self.dealer.topics(),
             *self._fetcher.topics(),
@@ -199,8 +201,10 @@ class Device:
                 return self.participant.on_receipt(receipt, now)
             case "survivors":
                 return [*self.member.on_survivors(data, now)]
-            case _:
+            case "request":
                 return [*self.member.on_request(data, now)]
+            case _:
+                return [*self.member.on_blame(data)]
 
     def _on_result(self, payload: bytes) -> list[DeviceAction]:
         """Remember the step it made; the newest one moves the live model and ends its round."""

@@ -11,6 +11,7 @@ from edge_agent.context import Context
 from edge_agent.sheets import RoundSheet, Sheets
 from hushfleet.actions import Action, Note, Save
 from hushfleet.errors import RefusedError
+from hushfleet.evidence import judge_blame
 from hushfleet.plans import VerifiedPlan
 from hushfleet.wire.documents import PARTICIPANT
 from hushfleet.wire.framing import (
@@ -25,7 +26,7 @@ from hushfleet.wire.framing import (
     pack_indices,
     read_message,
 )
-from hushfleet.wire.round import MaskSum, Request, Share, Survivor, Survivors
+from hushfleet.wire.round import Blame, MaskSum, Request, Share, Survivor, Survivors
 
 ANSWER = "member/answer"
 """The newest answer: rounds rise strictly, so one record is enough for all time."""
@@ -188,3 +189,18 @@ class Member:
         sealed = context.sealed(Share(context.index, request.plan, request.set, request.lost, share))
         note = Note("helped", {"round": answer.round, "lost": request.lost})
         return [*actions, *context.up("share", answer.round, sealed, part=request.lost), note]
+
+    # Blame of another member.
+
+    def on_blame(self, data: bytes) -> list[Action]:
+        """Judge the coordinator's evidence against a member; what is done about it is the owners' to decide.
+
+        Raises:
+            MalformedError, RefusedError: it proves nothing.
+        """
+        context, trust = self._context, self._context.trust
+        blame = read_message(Frame.from_bytes(data, len(data)), Blame, context.fleet, trust.coordinator_key)
+        if self._plan is None or self._plan.hash != blame.plan:
+            raise RefusedError("a blame about another plan than the newest verified here")
+        verdict = judge_blame(blame, self._plan.plan, self._plan.hash, self._plan.transcript, trust, context.fleet)
+        return [Note("blame", {"round": verdict.round, "member": verdict.member, "why": verdict.why})]

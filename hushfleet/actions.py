@@ -77,7 +77,15 @@ class Note:
     fields: dict[str, object] = field(default_factory=dict)
 
 
-Action = Save | Erase | Publish | Subscribe | Unsubscribe | Wake | Note
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Put something where the operator finds it, as a file of that name; an existing one is replaced."""
+
+    name: str
+    content: bytes = field(repr=False)
+
+
+Action = Save | Erase | Publish | Subscribe | Unsubscribe | Wake | Note | Export
 
 RETAINED = "retained/"
 """Records under this prefix are what this process keeps on the broker, by topic; they survive both."""
