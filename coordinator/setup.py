@@ -296,7 +296,7 @@ class Setup:
         ]
 
     def _who_is_missing(self, members: Iterable[int]) -> tuple[set[int], str]:
-        """Whose fault it is: a card that nobody can follow, a box that never came for this attempt, or who is not ready."""
+        """Whose fault it is: a card nobody can follow, a box that never came for this attempt, or who is not ready."""
         pair = self._context.trust.pair
         ahead = {member for member in members if member in self._cards and self._cards[member][1].pair() > pair}
         if ahead:

@@ -34,7 +34,7 @@ class Fetcher:
         self._inbox = Inbox()
 
     def want(self, name: Hashable, topic: Callable[[int], str], limit: int, now: float) -> list[Action]:
-        """Ask for a message of at most `limit` bytes; a broker may drop it at a queue limit, so quiet ones come again."""
+        """Ask for a message of at most `limit` bytes; again when it is quiet, for brokers drop at a queue limit."""
         if self._resting.get(name, 0.0) > now:
             return []
         want = self._wants.get(name)

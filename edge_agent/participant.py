@@ -174,9 +174,7 @@ class Participant:
         self._upload = self._signed(verified, y_point, data)
         self._asked, self._ask_at = False, now + ASK_AGAIN
         used = self._state.uploads if self._state.base == plan.base_hash else 0
-        self._state = State(
-            plan.round, plan.base_hash, min(used + 1, 0xFFFF), int(self._context.trust.time(now))
-        )
+        self._state = State(plan.round, plan.base_hash, min(used + 1, 0xFFFF), int(self._context.trust.time(now)))
         return [
             Save(UPLOAD, self._upload.to_body()),
             Save(STATE, self._state.to_body()),

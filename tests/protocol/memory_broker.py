@@ -36,6 +36,7 @@ class MemoryBroker:
         self.retained: dict[str, bytes] = {}
         self.sessions: dict[int, Session] = {}
         self.log: list[Sent] = []
+        self.asked: list[tuple[int, str]] = []
 
     def connect(self, client: int) -> bool:
         """Take a client; whether its session was still here."""
@@ -76,6 +77,7 @@ class MemoryBroker:
 
     def subscribe(self, client: int, pattern: str) -> None:
         """Listen; retained messages arrive at once."""
+        self.asked.append((client, pattern))
         if client not in self.sessions:
             return
         self.sessions[client].filters.add(pattern)

@@ -7,13 +7,12 @@ from collections import defaultdict
 
 import numpy as np
 from numpy.typing import NDArray
-from world import START, World, height
+from world import World, height
 
-from coordinator.context import Context
 from edge_agent.device import Device
 from hushfleet.learning.layers import initial_flat
 from hushfleet.learning.server import model_hash
-from hushfleet.mqtt.topics import Parsed
+from hushfleet.mqtt.topics import Parsed, Topics
 from hushfleet.wire.documents import ModelSpec
 from hushfleet.wire.framing import Frame, read
 from hushfleet.wire.round import ACCEPTED, APPLIED, Header, Plan, Receipt, Result
@@ -29,7 +28,7 @@ class Witness:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.topics = world.nodes[0].context.topics if 0 in world.nodes else next(iter(world.nodes.values())).context.topics
+        self.topics = Topics(world.keys.fleet)
         self.plans = {plan.round: plan for plan in map(self._plan, self._payloads("plan"))}
         self.results = {result.round: result for result in map(self._result, self._payloads("result"))}
 
@@ -42,7 +41,8 @@ class Witness:
         return read(Frame.from_bytes(payload), Result)
 
     def _payloads(self, kind: str) -> list[bytes]:
-        return [sent.payload for sent in self.world.broker.log if sent.payload and self.topics.parse(sent.topic).kind == kind]
+        log, parse = self.world.broker.log, self.topics.parse
+        return [sent.payload for sent in log if sent.payload and parse(sent.topic).kind == kind]
 
     def check(self) -> None:
         """AssertionError, with the seed, if anything happened that must not."""
@@ -64,7 +64,7 @@ class Witness:
             assert len(forms) == 1, f"{len(forms)} different messages as {subject}; {seed}"
 
     def check_sums(self, seed: str) -> None:
-        """Every version is the one before plus exactly the mean of the devices included; every device has one of them."""
+        """Every version is the one before plus exactly the mean of those included; every device has one of them."""
         flat, versions = self._version_zero()
         version = 0
         for number, result in sorted(self.results.items()):

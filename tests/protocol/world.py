@@ -32,7 +32,7 @@ from hushfleet.trust import Trust
 from hushfleet.wire.documents import MEMBER
 from hushfleet.wire.round import Plan
 
-__all__ = ["START", "Crash", "Faults", "FleetKeys", "RoundSettings", "World", "make_fleet", "one_hot", "seeded"]
+__all__ = ["START", "Crash", "Faults", "FleetKeys", "RoundSettings", "World", "height", "make_fleet", "seeded"]
 
 TICK = 5.0
 """Seconds between two looks at the clock."""
