@@ -26,6 +26,7 @@ from hushfleet.wire.documents import (
 from hushfleet.wire.framing import Frame, decode_canonical, read, signed_bytes, verify
 
 LARGEST_STEP = 1_000
+_TIME = "trust/time"
 READY, WAITING, STALE, UPGRADE = "ready", "waiting-for-documents", "stale-fleet", "upgrade-needed"
 
 DocumentType = TypeVar("DocumentType", bound=Document)
@@ -48,7 +49,7 @@ class Trust:
         fleet: 16 bytes.
         root_hash: hash of root 1, from the device's bundle.
         needed: names of the documents this party works with.
-        store: where the verified frames are kept, under `trust/…`.
+        store: where the verified frames are kept, under `trust/…`, and the time that they prove.
         build_time: seconds since 1970 when this software was made; time is never before it.
     """
 
@@ -62,35 +63,40 @@ class Trust:
         self.date: Date | None = None
         self.certificate: Certificate | None = None
         self._root_hash = root_hash
-        self._floor = build_time
+        self._build_time = build_time
+        self._newest = 0
         self._documents: dict[str, tuple[bytes, Document]] = {}
         self._restore(store)
 
     def _restore(self, store: Store) -> None:
+        self._newest = int.from_bytes(store.get(_TIME) or b"", "little")
         for key, data in store.scan("trust/"):
+            if key == _TIME:
+                continue
             frame = Frame.from_bytes(data, limit=len(data))
             match key.removeprefix("trust/"):
                 case "root":
-                    self.root = self._known(read(frame, Root))
+                    self.root = read(frame, Root)
                 case "manifest":
-                    self.manifest, self.manifest_hash = self._known(read(frame, Manifest)), frame.hash(self.fleet)
+                    self.manifest, self.manifest_hash = read(frame, Manifest), frame.hash(self.fleet)
                 case "date":
-                    self.date = self._known(read(frame, Date))
+                    self.date = read(frame, Date)
                 case "certificate":
-                    self.certificate = self._known(read(frame, Certificate))
+                    self.certificate = read(frame, Certificate)
                 case name:
                     table = _TABLES[name.removeprefix("doc/")]
-                    self._documents[table.KIND] = (frame.hash(self.fleet), self._known(read(frame, table)))
+                    self._documents[table.KIND] = (frame.hash(self.fleet), read(frame, table))
 
-    def _known(self, document: DocumentType) -> DocumentType:
-        self._floor = max(self._floor, document.issued)
-        return document
+    def _keep(self, name: str, data: bytes, document: Document) -> list[Action]:
+        """Save what was just verified, and the time that it proves; records that are replaced take no time back."""
+        self._newest = max(self._newest, document.issued)
+        return [Save(f"trust/{name}", data), Save(_TIME, self._newest.to_bytes(8, "little"))]
 
     # What holds now.
 
     def time(self, now: float) -> float:
         """The clock, but never before the build or the newest verified document; the clock never raises that floor."""
-        return max(now, self._floor)
+        return max(now, self._build_time, self._newest)
 
     @property
     def pair(self) -> tuple[int, int]:
@@ -179,8 +185,8 @@ class Trust:
             self._check_threshold(frame, root.root, root.root_n)
             if root.version != self.root.version + 1:
                 raise RefusedError(f"root {root.version} does not follow {self.root.version}")
-        self.root = self._known(root)
-        return [Save("trust/root", data)]
+        self.root = root
+        return self._keep("root", data, root)
 
     def offer_manifest(self, data: bytes) -> list[Action]:
         """Take a manifest that is signed by the newest root's signers and goes back in nothing."""
@@ -199,9 +205,9 @@ class Trust:
                     raise RefusedError("two manifests of one version")
                 return []
             self._check_entries(self.manifest, manifest)
-        self.manifest, self.manifest_hash = self._known(manifest), frame.hash(self.fleet)
+        self.manifest, self.manifest_hash = manifest, frame.hash(self.fleet)
         self.upgrade_needed = False
-        actions: list[Action] = [Save("trust/manifest", data)]
+        actions = self._keep("manifest", data, manifest)
         if self.date and self.date.manifest != self.manifest_hash:
             self.date = None
             actions.append(Erase("trust/date"))
@@ -245,8 +251,8 @@ class Trust:
             raise RefusedError("the date was issued before its manifest")
         if self.date and date.not_after <= self.date.not_after:
             return []
-        self.date = self._known(date)
-        return [Save("trust/date", data)]
+        self.date = date
+        return self._keep("date", data, date)
 
     def offer_document(self, name: str, data: bytes) -> list[Action]:
         """Take a document whose length and hash the manifest lists; it carries no signature of its own."""
@@ -261,8 +267,8 @@ class Trust:
         document = self._read(frame, _TABLES[name])
         if document.version != entry.version:
             raise RefusedError(f"{name}: not the version that the manifest lists")
-        self._documents[name] = (entry.hash, self._known(document))
-        return [Save(f"trust/doc/{name}", data)]
+        self._documents[name] = (entry.hash, document)
+        return self._keep(f"doc/{name}", data, document)
 
     def offer_certificate(self, data: bytes, public_key: bytes) -> list[Action]:
         """Take this device's own certificate, for its own key, if it is newer than the one held."""
@@ -276,8 +282,8 @@ class Trust:
             raise RefusedError("the certificate is for another key")
         if self.certificate and certificate.version <= self.certificate.version:
             return []
-        self.certificate = self._known(certificate)
-        return [Save("trust/certificate", data)]
+        self.certificate = certificate
+        return self._keep("certificate", data, certificate)
 
     @staticmethod
     def _check_kind(frame: Frame, table: type[Document]) -> None:
