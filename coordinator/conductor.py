@@ -60,7 +60,7 @@ class Conductor:
         self._next_plan = 0.0
         self._done = 0
         self._state = WAITING
-        self._resumed = self._greeted = False
+        self._resumed = False
 
     @property
     def finished(self) -> bool:
@@ -137,16 +137,12 @@ class Conductor:
         return [*self.round.audit.kept(), *self.advance(now)]
 
     def on_connected(self, session_present: bool, now: float) -> list[Action]:
-        """Publish what is kept on the broker, unless the broker and this process both have it already; listen."""
-        names, store, actions = self.context.topics, self.context.store, []
-        # What the records hold goes first: what this event adds is newer. A process that ended after a commit may have
-        # sent nothing of it, whatever the broker remembers of its session.
-        if not session_present or not self._greeted:
-            actions += retained(store)
-        elif self._awaited:
-            actions.append(Publish(self._awaited, store.get(RETAINED + self._awaited) or b"", retain=True))
-        self._greeted = True
-        actions += self.advance(now)
+        """Publish again everything that is kept on the broker; listen."""
+        names, store = self.context.topics, self.context.store
+        # A session proves little: a broker that was killed has it from its last save, without what was retained since;
+        # and a process that ended after a commit may have sent nothing of it. What the records hold goes first: what
+        # this event adds is newer.
+        actions = [*retained(store), *self.advance(now)]
         policy = self.context.trust.policy
         actions += [Subscribe(names.ups(shard)) for shard in range(policy.shards if policy else 1)]
         return [*actions, *(Subscribe(topic) for topic in self.setup.topics())]

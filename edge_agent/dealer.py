@@ -60,6 +60,14 @@ class Dealer:
             names.shares_to(epoch, self._context.index),
         ]
 
+    def owes(self, planned: int) -> bool:
+        """Whether the coordinator may still need what this member published for a set-up: no plan names its epoch yet.
+
+        Args:
+            planned: the newest epoch that a verified plan named.
+        """
+        return self._sheets.highest > planned
+
     # The call and the card.
 
     def on_call(self, data: bytes, newest_round: int, now: float) -> list[Action]:

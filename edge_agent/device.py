@@ -94,8 +94,9 @@ class Device:
     def on_connected(self, session_present: bool, now: float) -> list[DeviceAction]:
         """Listen; publish what this device keeps on the broker, unless it is there already; ask for an owed receipt."""
         actions: list[DeviceAction] = [Subscribe(topic) for topic in self._topics()]
-        # A process that ended after a commit may have sent nothing of it, whatever the broker remembers of its session.
-        if not session_present or not self._greeted:
+        # A process that ended after a commit may have sent nothing of it, whatever the broker remembers of its session;
+        # and a broker that was killed has the session from its last save, without what was retained since.
+        if not session_present or not self._greeted or self.dealer.owes(self.seen.epoch):
             actions += retained(self.context.store)
         self._greeted = True
         return [*actions, *self.participant.on_connected(now), *self._advance(now)]
