@@ -26,6 +26,9 @@ def public_of(secret: bytes) -> bytes:
 
 def check_public(public: bytes) -> bytes:
     """The key itself unless it is of small order (MalformedError), with which nothing would stay secret."""
+    if len(public) != 32:
+        # The binding reads 32 bytes whatever it is given.
+        raise MalformedError(f"a sealing key of {len(public)} bytes")
     try:
         bindings.crypto_scalarmult(b"\x01" * 32, public)
     except (RuntimeError, TypeError, ValueError):
