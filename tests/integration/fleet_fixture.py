@@ -245,7 +245,7 @@ class Fleet:
             + _toml({**_ROUNDS, **rounds})
             + "[setup]\n"
             + _toml(_SETUP)
-            + "[broker]\nchunk = 1024\n"
+            + "[broker]\nchunk = 1024\nwindow = 2\n"
         )
         return path
 
