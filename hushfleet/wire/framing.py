@@ -320,6 +320,9 @@ def signed_bytes(kind: str, fleet: bytes, body: bytes) -> bytes:
 
 def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
     """Whether the Ed25519 `signature` (64 bytes) over `message` is of `public_key` (32 bytes)."""
+    if len(public_key) != 32 or len(signature) != 64:
+        # The binding reads 32 bytes of a key whatever it is given.
+        return False
     try:
         bindings.crypto_sign_open(signature + message, public_key)
     except (BadSignatureError, ValueError, TypeError):
