@@ -9,8 +9,16 @@ import click
 from edge_agent.settings import AgentSettings
 from hushfleet import BUILD_TIME
 from hushfleet.configuration import load
-from hushfleet.errors import ConfigurationError
+from hushfleet.errors import ConfigurationError, LinkError
 from hushfleet.journal import Journal
+from hushfleet.trust import READY, STALE, UPGRADE, WAITING
+
+_REMEDIES = {
+    WAITING: "the fleet's documents are not on the broker; start the coordinator, which publishes them, and look into "
+    "its status",
+    STALE: "the owners' signatures have run out; they sign again with hushfleet fleet sign",
+    UPGRADE: "the fleet speaks a newer protocol; upgrade hushfleet on this device",
+}
 
 _config = click.argument("config", type=click.Path(path_type=Path))
 
@@ -52,16 +60,20 @@ def check(config: Path) -> None:
         _say("source", "none: this device serves in committees alone")
     else:
         try:
-            columns = settings.source.path.open(encoding="utf-8-sig").readline().strip().count(",") + 1
-            _say("source", f"{settings.source.path}: {columns} columns (hushfleet agent test reads its rows)")
-        except (OSError, UnicodeDecodeError) as error:
-            problems.append(f"cannot read {settings.source.path}: {error}")
-    if is_running(status_path(settings)):
+            features = settings.source.check_header()
+            _say("source", f"{settings.source.path}: {features} features and the label (agent test reads the rows)")
+        except ConfigurationError as error:
+            problems.append(str(error))
+    running = is_running(status_path(settings))
+    if running:
         _say("broker", "not tried: this agent is running; see hushfleet agent status")
     else:
-        problems += probe(link_settings(settings, bundle), Topics(bundle.fleet).state(bundle.index))
-        _say("broker", "reached" if not problems else "see below")
-    _conclude(problems, "hushfleet agent test")
+        found = probe(link_settings(settings, bundle), Topics(bundle.fleet).state(bundle.index))
+        _say("broker", "see below" if found else "reached")
+        problems += found
+    if problems:
+        raise ConfigurationError("\n".join(["not ready:", *(f"  {problem}" for problem in problems)]))
+    click.echo("as it should be" if running else f"ready; next: hushfleet agent test {config}")
 
 
 @agent.command()
@@ -78,8 +90,10 @@ def test(config: Path, timeout: float) -> None:
         raise ConfigurationError("this agent is running, and a test would take its connection over; stop it first")
     found = rehearse(settings, Journal("text"), timeout)
     _say("documents", found.documents)
-    if not found.rows:
-        _say("training", "not tried: no [source], or the fleet's documents have not arrived")
+    if found.documents != READY:
+        raise LinkError(f"no training was tried: {_REMEDIES[found.documents]}")
+    if settings.source is None:
+        _say("training", "none: without [source] this device serves in committees alone")
         return
     _say("rows", f"{found.rows} to train on, {found.kept_aside} kept aside")
     _say("plan", f"round {found.round}" if found.round else "none open; trained with 20 steps of 32 rows")
@@ -108,7 +122,8 @@ def status(config: Path, as_json: bool) -> None:
     _say("round", f"{found['round']}, model version {found['model']}")
     _say("bytes", f"{found['bytes_sent']} sent, {found['bytes_received']} received since its start, TLS not counted")
     if found["score"]:
-        _say("score", ", ".join(f"{name} {value}" for name, value in found["score"].items()))
+        shown = ((name, value) for name, value in found["score"].items() if value is not None)
+        _say("score", ", ".join(f"{name} {_number(value)}" for name, value in shown))
     if found["refusals"]:
         _say("refused", ", ".join(f"{what} {number}" for what, number in found["refusals"].items()))
 
@@ -121,7 +136,5 @@ def _say(what: str, text: object) -> None:
     click.echo(f"{what:<12}{text}")
 
 
-def _conclude(problems: list[str], next_step: str) -> None:
-    if problems:
-        raise ConfigurationError("\n".join(["not ready:", *(f"  {problem}" for problem in problems)]))
-    click.echo(f"ready; next: {next_step}")
+def _number(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

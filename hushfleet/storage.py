@@ -159,6 +159,7 @@ class DatabaseFile:
 
     def _open(self) -> None:
         self._check_places()
+        self._undo_creation()
         if not os.path.lexists(self.path):
             self._create_files()
         state = self._inspect()
@@ -179,6 +180,11 @@ class DatabaseFile:
     def _check_places(self) -> None:
         directory = self.path.parent
         if not directory.exists():
+            if not directory.parent.is_dir():
+                raise StorageError(
+                    f"{directory}: there is no {directory.parent} to make it in; make that directory, or name another "
+                    f"place for the {self.kind.name}"
+                )
             directory.mkdir(mode=0o700)
             _sync(directory.parent)
         if directory.stat().st_mode & 0o077:
@@ -191,6 +197,13 @@ class DatabaseFile:
                 raise StorageError(f"{path}: not a regular file; move it away or name another {self.kind.name}")
             if mode & 0o077:
                 raise StorageError(f"{path}: other users may use this file; run: chmod 600 {path}")
+
+    def _undo_creation(self) -> None:
+        """A rollback journal is there only while the file is being made; nothing was acknowledged yet: begin again."""
+        journal, mark = self.path.with_name(self.path.name + "-journal"), _Mark.read(self._mark_path)
+        if mark and not mark.commits and journal.exists():
+            journal.unlink()
+            self.path.unlink(missing_ok=True)
 
     def _create_files(self) -> None:
         mark = _Mark.read(self._mark_path)

@@ -10,6 +10,7 @@ import stat
 from array import array
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TextIO
@@ -48,15 +49,22 @@ class CsvSource:
 
     def read(self, inputs: int, classes: int | None) -> LocalData:
         """The file's rows as they are now; see `Source.read`."""
-        _check_file(self.path)
-        try:
-            with self.path.open(encoding="utf-8-sig", newline="") as file:
-                features, labels = self._parse(file, inputs, classes)
-        except UnicodeDecodeError:
-            raise ConfigurationError(f"{self.path} is not UTF-8 text; save it as CSV in UTF-8") from None
-        except OSError as error:
-            raise _unreadable(self.path, error) from None
+        with _opened(self.path) as file:
+            features, labels = self._parse(file, inputs, classes)
         return _split(features, labels, inputs, classes, self.holdout)
+
+    def check_header(self) -> int:
+        """The number of features that the header gives; no row is read.
+
+        Raises:
+            ConfigurationError: the file cannot be read, or its header does not name the columns of these settings.
+        """
+        with _opened(self.path) as file:
+            try:
+                header = next(csv.reader(_lines(file, self.path), strict=True), [])
+            except csv.Error as problem:
+                raise ConfigurationError(f"{self.path}, line 1 is not valid CSV: {problem}") from None
+        return len(self._wanted([name.strip() for name in header]))
 
     def _parse(self, file: TextIO, inputs: int, classes: int | None) -> tuple["array[float]", "array[float]"]:
         reader = csv.reader(_lines(file, self.path), strict=True)
@@ -95,6 +103,16 @@ class CsvSource:
 
     def _columns(self, header: list[str], inputs: int) -> tuple[list[int], int]:
         """The positions of the features and of the label."""
+        wanted = self._wanted(header)
+        if len(wanted) != inputs:
+            raise ConfigurationError(
+                f"{self.path} gives {len(wanted)} features, the model takes {inputs}; "
+                + ("list the right ones under features" if len(wanted) > inputs else "add the missing columns")
+            )
+        return [header.index(name) for name in wanted], header.index(self.label)
+
+    def _wanted(self, header: list[str]) -> tuple[str, ...]:
+        """The names of the features, each a column of the header, as the label is."""
         _check_header(header, self.path)
         wanted = self.features
         if wanted is None:
@@ -109,12 +127,19 @@ class CsvSource:
                 f"{self.path}, line 1: column {header.index('') + 1} has no name; name it, or list the columns to use "
                 "under features (pandas writes such a column unless told index=False)"
             )
-        if len(wanted) != inputs:
-            raise ConfigurationError(
-                f"{self.path} gives {len(wanted)} features, the model takes {inputs}; "
-                + ("list the right ones under features" if len(wanted) > inputs else "add the missing columns")
-            )
-        return [header.index(name) for name in wanted], header.index(self.label)
+        return wanted
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    _check_file(path)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield file
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path} is not UTF-8 text; save it as CSV in UTF-8") from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
 
 
 def _check_file(path: Path) -> None:

@@ -64,7 +64,10 @@ def _findings(link: Link, events: "queue.SimpleQueue[LinkEvent]", topic: str, ti
                 link.publish(topic, payload, retain=True)
             case Delivered():
                 link.subscribe(topic)
-            case Message(topic=read, payload=content) if (read, content) == (topic, payload):
+            case Message(topic=read, payload=content, token=token) if (read, content) == (topic, payload):
+                # Ours; whatever else the session holds stays in it for the service.
+                if token is not None:
+                    link.ack(token)
                 return findings
             case Undelivered(reason_code=code):
                 cause = "forbids" if code == NOT_AUTHORIZED else f"refuses (code 0x{code:02x})"

@@ -51,6 +51,14 @@ def test_features_come_in_the_order_they_are_listed(write: Write) -> None:
     assert_array_equal(data.training.x[0], [-2, 1.5])
 
 
+def test_the_header_alone_tells_which_column_is_missing(write: Write) -> None:
+    assert CsvSource(write("a,b,label\nno number,,\n"), "label").check_header() == 2
+    with pytest.raises(ConfigurationError, match="no column 'lable'; did you mean 'label'"):
+        CsvSource(write(GOOD), "lable").check_header()
+    with pytest.raises(ConfigurationError, match="not UTF-8"):
+        CsvSource(write(b"\xff\xfe"), "label").check_header()
+
+
 def test_a_number_to_predict_becomes_one_column(write: Write) -> None:
     data = CsvSource(write("a,y\n1,0.25\n2,-7\n"), "y").read(1, None)
     assert_array_equal(data.training.y, np.array([[0.25], [-7]], np.float32))
