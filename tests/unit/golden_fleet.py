@@ -3,6 +3,7 @@
 The vectors are what it says and computes. Every secret stands in them, so that another implementation can play along.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -11,12 +12,13 @@ from nacl.bindings import randombytes_buf_deterministic
 
 from fleet.owner import Credentials, Owner
 from hushfleet import ceremony
-from hushfleet.actions import Draw
+from hushfleet.actions import Action, Draw, Erase, Save
 from hushfleet.codec import LocalReport
 from hushfleet.hashing import digest
 from hushfleet.secagg import committee
 from hushfleet.secagg.committee import Sheet
 from hushfleet.secagg.sealing import public_of, seal
+from hushfleet.trust import Trust
 from hushfleet.wire.committee import Box, Call, Card, CardList, CommitteeKey, Complaint
 from hushfleet.wire.documents import COORDINATOR, MEMBER, PARTICIPANT, Layer
 from hushfleet.wire.framing import Frame, Identity, Table
@@ -134,6 +136,40 @@ def documents() -> Documents:
         date=owner.sign_date(manifest, issued=ISSUED + 20 * 86_400, not_after=ISSUED + 50 * 86_400),
         certificate=owner.certificate(credentials[9].cert, issued=ISSUED + 6),
     )
+
+
+class Records:
+    """What a party has on disk."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, bytes] = {}
+
+    def get(self, key: str) -> bytes | None:
+        return self.data.get(key)
+
+    def scan(self, prefix: str) -> Iterator[tuple[str, bytes]]:
+        return iter([(key, self.data[key]) for key in sorted(self.data) if key.startswith(prefix)])
+
+    def write(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            match action:
+                case Save(key, value):
+                    self.data[key] = value
+                case Erase(key):
+                    self.data.pop(key, None)
+
+
+def verified() -> Trust:
+    """One who has taken every golden document but root 2, with the certificate of device 9."""
+    owned = documents()
+    trust = Trust(owned.fleet, owned.root.hash(owned.fleet), tuple(owned.documents), Records(), ISSUED)
+    trust.offer_root(owned.root.to_bytes())
+    trust.offer_manifest(owned.manifest.to_bytes())
+    for name, frame in owned.documents.items():
+        trust.offer_document(name, frame.to_bytes())
+    trust.offer_date(owned.date.to_bytes())
+    trust.offer_certificate(owned.certificate.to_bytes(), owned.credentials[9].cert.key)
+    return trust
 
 
 @dataclass(frozen=True)

@@ -193,6 +193,35 @@ def point_of(data: bytes) -> Point:
     return _x(y, value >> 255), y
 
 
+# ---- points that must not come in
+
+_ORDER_EIGHT = point_of(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"))
+TORSION = [multiply(factor, _ORDER_EIGHT) for factor in range(8)]
+"""The identity and the seven other points of small order."""
+
+GOOD = multiply(12345, BASE)
+MIXED = [point_bytes(add(GOOD, small)) for small in TORSION[1:]]
+NOT_CANONICAL = [
+    (PRIME + 1).to_bytes(32, "little"),
+    (PRIME + 3).to_bytes(32, "little"),
+    (2**255 - 1).to_bytes(32, "little"),
+    (1 | 1 << 255).to_bytes(32, "little"),
+]
+OFF_THE_CURVE = (2).to_bytes(32, "little")
+BAD_POINTS = {
+    **{f"of small order {factor}": point_bytes(point) for factor, point in enumerate(TORSION)},
+    **{f"with a part of small order {factor}": point for factor, point in enumerate(MIXED, start=1)},
+    **{f"not canonical {number}": point for number, point in enumerate(NOT_CANONICAL)},
+    "off the curve": OFF_THE_CURVE,
+    "31 bytes": point_bytes(GOOD)[:31],
+    "33 bytes": point_bytes(GOOD) + b"\0",
+    "no bytes": b"",
+}
+
+
+# ---- signatures
+
+
 def _expanded(seed: bytes) -> tuple[int, bytes]:
     wide = hashlib.sha512(seed).digest()
     return int.from_bytes(wide[:32], "little") & (1 << 254) - 8 | 1 << 254, wide[32:]

@@ -11,7 +11,7 @@ import golden_round
 import msgpack
 import pytest
 from described_fleet import WIRE
-from golden_fleet import ISSUED, MEMBERS, SIZE, fixed
+from golden_fleet import ISSUED, MEMBERS, SIZE, fixed, verified
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from second_writing import VECTORS
@@ -86,28 +86,6 @@ def test_no_table(case: dict[str, Any]) -> None:
 
 def test_every_table_has_vectors_that_it_refuses() -> None:
     assert {case["type"] for case in REFUSED["bodies"]} == set(FRAMES)
-
-
-class Nothing:
-    """A store with nothing in it."""
-
-    def get(self, key: str) -> bytes | None:
-        return None
-
-    def scan(self, prefix: str) -> Any:
-        return iter(())
-
-
-def verified(root_hash: bytes = OWNED.root.hash(FLEET)) -> Trust:
-    """One who has taken every golden document but root 2."""
-    trust = Trust(FLEET, root_hash, ("committee", "roster", "policy", "model"), Nothing(), ISSUED)
-    trust.offer_root(OWNED.root.to_bytes())
-    trust.offer_manifest(OWNED.manifest.to_bytes())
-    for name, frame in OWNED.documents.items():
-        trust.offer_document(name, frame.to_bytes())
-    trust.offer_date(OWNED.date.to_bytes())
-    trust.offer_certificate(OWNED.certificate.to_bytes(), OWNED.credentials[9].cert.key)
-    return trust
 
 
 def offer(trust: Trust, what: str, data: bytes) -> Any:

@@ -11,29 +11,6 @@ from hushfleet.secagg import group
 
 scalars = st.integers(1, group.ORDER - 1)
 
-_ORDER_EIGHT = book.point_of(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"))
-TORSION = [book.multiply(factor, _ORDER_EIGHT) for factor in range(8)]
-"""The identity and the seven other points of small order."""
-
-GOOD = book.multiply(12345, book.BASE)
-MIXED = [book.point_bytes(book.add(GOOD, small)) for small in TORSION[1:]]
-NOT_CANONICAL = [
-    (book.PRIME + 1).to_bytes(32, "little"),
-    (book.PRIME + 3).to_bytes(32, "little"),
-    (2**255 - 1).to_bytes(32, "little"),
-    (1 | 1 << 255).to_bytes(32, "little"),
-]
-OFF_THE_CURVE = (2).to_bytes(32, "little")
-BAD_POINTS = {
-    **{f"of small order {factor}": book.point_bytes(point) for factor, point in enumerate(TORSION)},
-    **{f"with a part of small order {factor}": point for factor, point in enumerate(MIXED, start=1)},
-    **{f"not canonical {number}": point for number, point in enumerate(NOT_CANONICAL)},
-    "off the curve": OFF_THE_CURVE,
-    "31 bytes": book.point_bytes(GOOD)[:31],
-    "33 bytes": book.point_bytes(GOOD) + b"\0",
-    "no bytes": b"",
-}
-
 
 @pytest.fixture(params=["this library", "a library that accepts parts of order two"])
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -64,7 +41,7 @@ def _without_part_of_order_two(point: bytes) -> bytes:
     try:
         return book.point_bytes(book.add(book.point_of(point), (0, book.PRIME - 1)))
     except AssertionError:
-        return OFF_THE_CURVE
+        return book.OFF_THE_CURVE
 
 
 def test_the_self_test_knows_an_old_library(library: str) -> None:
@@ -75,10 +52,10 @@ def test_the_self_test_knows_an_old_library(library: str) -> None:
         assert not group._library_refuses_small_order_parts()
 
 
-@pytest.mark.parametrize("name", BAD_POINTS)
+@pytest.mark.parametrize("name", book.BAD_POINTS)
 def test_a_bad_point_is_refused_by_any_library(library: str, name: str) -> None:
     with pytest.raises(MalformedError, match="not a valid point"):
-        group.check_point(BAD_POINTS[name])
+        group.check_point(book.BAD_POINTS[name])
 
 
 @settings(max_examples=15)
@@ -119,14 +96,14 @@ def test_the_order_is_that_of_the_book() -> None:
     assert book.multiply(group.ORDER, book.BASE) == book.IDENTITY
 
 
-@pytest.mark.parametrize("name", BAD_POINTS)
+@pytest.mark.parametrize("name", book.BAD_POINTS)
 def test_a_product_or_sum_with_no_point_is_malformed(name: str) -> None:
     """Never an error of the library's own, which no role would catch."""
-    point = BAD_POINTS[name]
+    point = book.BAD_POINTS[name]
     with pytest.raises(MalformedError):
         group.multiply(group.scalar(3), point)
     try:
-        group.add(point, book.point_bytes(GOOD))
+        group.add(point, book.point_bytes(book.GOOD))
     except MalformedError:
         return
     assert len(point) == 32
@@ -136,7 +113,7 @@ def test_nothing_is_multiplied_by_0() -> None:
     with pytest.raises(MalformedError):
         group.base_multiply(group.scalar(0))
     with pytest.raises(MalformedError):
-        group.multiply(group.scalar(group.ORDER), book.point_bytes(GOOD))
+        group.multiply(group.scalar(group.ORDER), book.point_bytes(book.GOOD))
 
 
 @pytest.mark.parametrize("value", [0, group.ORDER, group.ORDER + 1, 2**255, 2**256 - 1])

@@ -10,7 +10,7 @@ from golden_fleet import fixed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nacl.bindings import randombytes_buf_deterministic
-from test_group import BAD_POINTS
+from second_writing import BAD_POINTS
 
 from hushfleet.errors import MalformedError
 from hushfleet.secagg import group

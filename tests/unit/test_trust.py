@@ -1,19 +1,19 @@
 """Trust in documents: each attack that The Update Framework names is a test, on a virtual clock."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import pytest
-from golden_fleet import POLICY, YEAR, fixed
+from golden_fleet import POLICY, YEAR, Records, fixed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from refused_vectors import signed
 
 from fleet.owner import Credentials, KeySet, Owner, unsigned
-from hushfleet.actions import Action, Erase, Save
+from hushfleet.actions import Action
 from hushfleet.errors import HushfleetError, MalformedError, RefusedError
 from hushfleet.trust import READY, STALE, UPGRADE, WAITING, Trust, UpgradeNeededError
 from hushfleet.wire.documents import COORDINATOR, MEMBER, PARTICIPANT, Date, Layer, Manifest, Policy, Root
@@ -36,19 +36,6 @@ SIGNER, FRESH = OWNER.signer.identities()[0], OWNER.fresh.identities()[0]
 ROOT = OWNER.sign_root(issued=NOW, not_after=NOW + YEAR)
 
 
-class Records:
-    """What a party has on disk."""
-
-    def __init__(self) -> None:
-        self.data: dict[str, bytes] = {}
-
-    def get(self, key: str) -> bytes | None:
-        return self.data.get(key)
-
-    def scan(self, prefix: str) -> Iterator[tuple[str, bytes]]:
-        return iter([(key, self.data[key]) for key in sorted(self.data) if key.startswith(prefix)])
-
-
 class Party:
     """One who trusts, with the records of what it was told to save."""
 
@@ -65,7 +52,7 @@ class Party:
         """Offer frames, each by its type; what is returned is on disk before the next."""
         for offer in offers:
             frame = Frame.from_bytes(offer, len(offer)) if isinstance(offer, bytes) else offer
-            self._save(self._offer(frame.kind, offer if isinstance(offer, bytes) else offer.to_bytes()))
+            self.records.write(self._offer(frame.kind, offer if isinstance(offer, bytes) else offer.to_bytes()))
 
     def _offer(self, kind: str, data: bytes) -> list[Action]:
         match kind:
@@ -79,14 +66,6 @@ class Party:
                 return self.trust.offer_certificate(data, CERTS[4].key)
             case name:
                 return self.trust.offer_document(name, data)
-
-    def _save(self, actions: list[Action]) -> None:
-        for action in actions:
-            match action:
-                case Save(key, value):
-                    self.records.data[key] = value
-                case Erase(key):
-                    self.records.data.pop(key, None)
 
     def refuses(self, offer: Frame | bytes, match: str | None = None) -> None:
         """Refused, with nothing changed in memory or on disk."""
