@@ -25,12 +25,14 @@ from hushfleet.wire.framing import U64, Bytes, Frame, Table, read_message
 from hushfleet.wire.round import (
     ABORTED,
     APPLIED,
+    DECLINE_REASONS,
     MEMBERS_MISSING,
     NO_REASON,
     NORM,
     OUTCOMES,
     PLAIN,
     RESTART,
+    RESULT_REASONS,
     TOO_FEW,
     TRAIN,
     VOID,
@@ -258,7 +260,8 @@ class Round:
         if not self._uploads.expects(device):
             raise RefusedError(f"device {device} declines, but is no participant")
         self._declined[device] = decline.reason
-        return [Note("declined", {"device": device, "reason": decline.reason})]
+        why = DECLINE_REASONS[decline.reason]
+        return [Note("declined", {"device": device, "reason": decline.reason, "why": why})]
 
     # Time.
 
@@ -406,13 +409,14 @@ class Round:
                 "round": plan.round,
                 "outcome": self.outcome,
                 "reason": reason,
+                "why": RESULT_REASONS[reason],
                 "uploads": len(self._uploads.accepted),
                 "recovered": sorted(opening.recovered) if opening else [],
                 "blamed": sorted(opening.blamed) if opening and opening.blamed else None,
                 "declined": len(self._declined),
                 "version": version[0],
                 "accuracy": metrics.correct / metrics.evaluated if metrics.evaluated else None,
-                "loss": metrics.training_loss,
+                "loss": metrics.training_loss if metrics.examples else None,
             },
         )
         actions: list[Action] = [

@@ -28,6 +28,7 @@ from hushfleet.wire.round import (
     MISSING,
     NONE,
     NOT_CERTIFIED,
+    RECEIPT_REASONS,
     REFUSED,
     Header,
     Plan,
@@ -178,7 +179,8 @@ class Uploads:
         data = self._context.frame(receipt).to_bytes()
         actions: list[Action] = [*self._context.down(device, "receipt", header.round, data)]
         if state == REFUSED:
-            actions.append(Note("refused-upload", {"device": device, "round": header.round, "reason": reason}))
+            said = {"round": header.round, "reason": reason, "why": RECEIPT_REASONS[reason]}
+            actions.append(Note("refused-upload", {"device": device, **said}))
         return actions
 
     # A chunk.

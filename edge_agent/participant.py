@@ -24,6 +24,7 @@ from hushfleet.wire.round import (
     DATA,
     MISSING,
     POLICY,
+    RECEIPT_REASONS,
     STALE_FLEET,
     Claim,
     Decline,
@@ -249,7 +250,7 @@ class Participant:
         self._upload = None
         note = Note(
             "accepted" if receipt.state == ACCEPTED else "refused-upload",
-            {"round": receipt.round, "reason": receipt.reason},
+            {"round": receipt.round, "why": RECEIPT_REASONS[receipt.reason]},
         )
         return [Erase(UPLOAD), note]
 

@@ -39,7 +39,14 @@ class Journal:
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    text = str(value)
-    return json.dumps(text) if " " in text else text
+    match value:
+        case float():
+            return f"{value:.4g}"
+        case dict():
+            text = ", ".join(f"{name} {_shown(part)}" for name, part in value.items() if part is not None)
+        case list() | tuple():
+            text = ",".join(map(_shown, value)) or "-"
+        case _:
+            text = str(value)
+    plain = text.isprintable() and " " not in text and '"' not in text
+    return text if plain else json.dumps(text)

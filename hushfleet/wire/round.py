@@ -35,14 +35,45 @@ PLAIN, ROTATED = 0, 1
 ACCEPTED, REFUSED, MISSING = 0, 1, 2
 NONE, CLOSED, NOT_CERTIFIED, BAD_SIGNATURE, BAD_FORM, ANOTHER_HELD, FULL = range(7)
 """Reasons of a receipt."""
+RECEIPT_REASONS = (
+    None,
+    "the round is closed",
+    "not certified",
+    "wrong signature",
+    "malformed",
+    "another upload of this round is held",
+    "full",
+)
 
 BUDGET, BATTERY, DATA, POLICY, BASE_USED_UP, STALE_FLEET, UPGRADE_NEEDED, BUSY = range(1, 9)
 """Reasons of a decline."""
+DECLINE_REASONS = (
+    None,
+    "privacy budget",
+    "battery",
+    "data",
+    "policy",
+    "base used up",
+    "stale fleet",
+    "upgrade needed",
+    "busy",
+)
 
 APPLIED, ABORTED, VOID, ROLLBACK = range(4)
 OUTCOMES = ("applied", "aborted", "void", "rollback")
 NO_REASON, TOO_FEW, MEMBERS_MISSING, CHECKSUM, LANE_RANGE, NORM, OPERATOR, RESTART = range(8)
 """Outcomes and reasons of a result."""
+RESULT_REASONS = (
+    None,
+    "too few uploads",
+    "members missing",
+    "wrong checksum",
+    "a lane out of its range",
+    "a sum that is too long",
+    "the operator",
+    "a restart",
+)
+"""Each reason in words, by its number; None where nothing is to be said."""
 
 SMALLEST_CHUNK, LARGEST_CHUNK = 256, 61_440
 
