@@ -34,6 +34,7 @@ def init(directory: Path, hosts: tuple[str, ...], port: int, settings: Path | No
     click.echo(f"fleet {desk.fleet().hex()} is in {directory}; its root's hash is {desk.root_hash().hex()}")
     click.echo(f"keep {desk.keys} offline and backed up: whoever holds it owns the fleet")
     click.echo(f"next: edit {directory / 'fleet.toml'}, add devices (hushfleet fleet add), then hushfleet fleet sign")
+    click.echo(f"then the broker: hushfleet broker run --fleet {directory} --port {port}")
 
 
 @fleet.command()

@@ -200,6 +200,11 @@ def _warnings(policy: PolicyRules, present: list[Cert], not_after: int) -> Itera
             f"no round can be opened: {participants} participants, smallest_survivor_set is "
             f"{policy.smallest_survivor_set}; add participants"
         )
+    if policy.noise_floor or policy.epsilon or policy.delta:
+        yield (
+            "this version adds no noise: with noise_floor above 0 every device sits out, and epsilon and delta bind "
+            "nobody; set all three to 0"
+        )
     for name in policy.exceptions():
         yield f"this policy gives up a rule of safety: {name} = true"
     for cert in present:
