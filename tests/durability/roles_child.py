@@ -2,8 +2,8 @@
 
     python roles_child.py RECORDING STORE LIFE BATCH
 
-A line is `send SHA256 TOPIC` or `ack`. At most BATCH events share a commit. Each life draws other randomness, as a
-process started again would.
+A line is `send SHA256 TOPIC`, `ack`, or `decided` when an event has records to be written. At most BATCH events share
+a commit. Each life draws other randomness, as a process started again would.
 """
 
 import os
@@ -25,6 +25,7 @@ from world import ROUNDS, World
 import hushfleet.runner as runner_module
 from coordinator.conductor import Conductor
 from edge_agent.device import Device
+from hushfleet.actions import Erase, Save
 from hushfleet.errors import StorageError
 from hushfleet.journal import Journal
 from hushfleet.mqtt.events import AckToken
@@ -131,7 +132,13 @@ def main() -> None:
 
 
 def _event(name: str, arguments: tuple[Any, ...]) -> Event:
-    return lambda role, _: getattr(role, name)(*arguments)
+    def handle(role: Any, now: float) -> Any:
+        actions = getattr(role, name)(*arguments)
+        if any(isinstance(action, Save | Erase) for action in actions):
+            os.write(1, b"decided\n")
+        return actions
+
+    return handle
 
 
 def _last(runner: Runner) -> Event:
