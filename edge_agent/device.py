@@ -12,7 +12,7 @@ from edge_agent.context import Context
 from edge_agent.dealer import Dealer
 from edge_agent.documents import Documents
 from edge_agent.fetch import Fetcher
-from edge_agent.live_model import LiveModel
+from edge_agent.live_model import LONGEST_CHAIN, LiveModel
 from edge_agent.member import LARGEST_SURVIVORS, Member
 from edge_agent.participant import Participant
 from edge_agent.sheets import Sheets
@@ -24,6 +24,7 @@ from hushfleet.mqtt.topics import Parsed
 from hushfleet.plans import LARGEST_TRANSCRIPT, PlanRefusedError, VerifiedPlan, check_plan, read_transcript
 from hushfleet.trust import READY, STALE, UPGRADE
 from hushfleet.wire.committee import Transcript
+from hushfleet.wire.documents import Policy
 from hushfleet.wire.framing import B32, U32, U64, Frame, Table, read_message
 from hushfleet.wire.round import OUTCOMES, STALE_FLEET, UPGRADE_NEEDED, Plan, Receipt, Result
 
@@ -81,6 +82,7 @@ class Device:
         self.seen = Seen.from_body(saved) if saved else Seen()
         self._plan_frame = self._settled_plan = b""
         self._calls: dict[int, bytes] = {}
+        self._results: dict[int, bytes] = {}
         self._transcript: tuple[bytes, Transcript] | None = None
         self._scored = 0
         self._greeted = False
@@ -169,7 +171,7 @@ class Device:
                 self._plan_frame = payload
                 return []
             case "result":
-                return self._on_result(payload)
+                return self._hold_result(at.round_number, payload)
             case "call":
                 self._calls[at.epoch] = payload
                 return []
@@ -207,13 +209,17 @@ class Device:
             case _:
                 return [*self.member.on_blame(data)]
 
-    def _on_result(self, payload: bytes) -> list[DeviceAction]:
+    def _hold_result(self, round_number: int, payload: bytes) -> list[DeviceAction]:
+        """Until the documents are here with which to judge it; as many as the coordinator retains."""
+        self._results[round_number] = payload
+        for old in sorted(self._results)[:-LONGEST_CHAIN]:
+            del self._results[old]
+        return []
+
+    def _on_result(self, payload: bytes, policy: Policy) -> list[DeviceAction]:
         """Remember the step it made; the newest one moves the live model and ends its round."""
-        trust, policy = self.context.trust, self.context.trust.policy
         frame = Frame.from_bytes(payload)
-        result = read_message(frame, Result, self.context.fleet, trust.coordinator_key)
-        if policy is None:
-            raise RefusedError("a result needs the policy first")
+        result = read_message(frame, Result, self.context.fleet, self.context.trust.coordinator_key)
         self.live.note(result)
         result_hash, seen = frame.hash(self.context.fleet), self.seen
         if result.round < seen.round or (result.round == seen.round and seen.ended() and result_hash != seen.result):
@@ -270,7 +276,7 @@ class Device:
 
     def _advance(self, now: float) -> list[DeviceAction]:
         """Documents first, then calls, the plan, the model, training: each as far as it can go now."""
-        actions: list[DeviceAction] = [*self.documents.advance(now)]
+        actions: list[DeviceAction] = [*self.documents.advance(now), *self._advance_results()]
         state = self.context.trust.state(now)
         if state == READY:
             actions += self._advance_calls(now)
@@ -279,6 +285,19 @@ class Device:
             actions += self.participant.advance(now)
         elif state in (STALE, UPGRADE):
             actions += self._decline_plan(STALE_FLEET if state == STALE else UPGRADE_NEEDED, state)
+        return actions
+
+    def _advance_results(self) -> list[DeviceAction]:
+        trust = self.context.trust
+        actions: list[DeviceAction] = []
+        if trust.committee is None or trust.policy is None or trust.model is None:
+            return actions
+        self.live.use(trust.model, trust.hash_of("model") or b"")
+        for number in sorted(self._results):
+            try:
+                actions += self._on_result(self._results.pop(number), trust.policy)
+            except HushfleetError as error:
+                actions.append(self._refused(self.context.topics.result(number), error))
         return actions
 
     def _advance_calls(self, now: float) -> list[DeviceAction]:
