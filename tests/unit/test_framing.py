@@ -240,6 +240,8 @@ def test_ed25519_is_that_of_rfc_8032() -> None:
     )
     assert verify(identity.public_key, b"", signature)
     assert not verify(identity.public_key, b"x", signature)
+    for key, written in [(identity.public_key + b"\0", signature), (identity.public_key, signature + b"\0")]:
+        assert not verify(key, b"", written), "the binding itself reads the first bytes and is content"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from nacl import bindings
 
 from hushfleet.errors import MalformedError
 from hushfleet.secagg import group
+from hushfleet.secagg.masks import MaskContext, mask_sum
+from hushfleet.secagg.residues import Vector
 
 scalars = st.integers(1, group.ORDER - 1)
 
@@ -131,3 +133,11 @@ def test_a_scalar_has_32_bytes(size: int) -> None:
 @pytest.mark.parametrize("value", [1, 2, group.ORDER - 1])
 def test_scalars_at_the_edge_are_taken(value: int) -> None:
     assert group.check_scalar(group.scalar(value)) == value.to_bytes(32, "little")
+
+
+@pytest.mark.parametrize("name", [name for name, point in book.BAD_POINTS.items() if len(point) == 32])
+def test_no_member_multiplies_its_secret_with_a_bad_point(library: str, name: str) -> None:
+    """An old library's product takes Y + (0, -1), and tells its sender whether the secret is odd."""
+    context = MaskContext(bytes(16), bytes(32), 1)
+    with pytest.raises(MalformedError):
+        mask_sum(Vector.zeros(64, 16, 2), group.scalar(12345), 2, context, [(9, book.BAD_POINTS[name])])
