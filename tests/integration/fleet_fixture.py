@@ -157,6 +157,7 @@ class Fleet:
         self.members = [f"both-{number}" for number in range(1, both + 1)]
         self.participants = [f"part-{number}" for number in range(1, participants + 1)]
         self.devices = [*self.members, *self.participants]
+        self.everyone = [COORDINATOR, *self.devices]
         self.port = free_port()
         self.processes: dict[str, Process] = {}
         self._lines: list[tuple[str, str, Event]] = []
@@ -274,10 +275,15 @@ class Fleet:
             kind = "coordinator" if name == COORDINATOR else "agent"
             self.processes[name] = Process(name, [kind, "run", self.configuration(name)], self._told)
 
-    def start_all(self) -> None:
-        """The broker, the coordinator and every device."""
-        self.broker.start()
-        self.start(COORDINATOR, *self.devices)
+    def bring_back(self, *names: str) -> None:
+        """Have the broker and these services run, whatever befell them."""
+        if not self.broker.running():
+            self.broker.start()
+        for name in names:
+            if name in self.processes and self.processes[name].running:
+                self.processes[name].signal(signal.SIGCONT)
+            else:
+                self.start(name)
 
     def kill(self, *names: str) -> None:
         """End services as a power cut would; everything they said until then has been read."""
@@ -291,6 +297,16 @@ class Fleet:
         for name in names:
             self.processes[name].signal(signal.SIGTERM)
         return [self.processes[name].wait() for name in names]
+
+    def wait_for_end(self, *names: str, deadline: float = DEADLINE) -> str:
+        """The first of these services that ends, or has ended."""
+        until = time.monotonic() + deadline
+        while time.monotonic() < until:
+            for name in names:
+                if not self.processes[name].running:
+                    return name
+            time.sleep(0.02)
+        raise AssertionError(f"none of {names} ended within {deadline:g} s")
 
     # What they tell.
 
@@ -389,7 +405,7 @@ class Witness:
         self._fleet = fleet
         self._payloads: dict[str, set[bytes]] = defaultdict(set)
         self._listening = threading.Event()
-        self._lock = threading.Lock()
+        self._heard = threading.Condition()
         transport = fleet.owner / "transport"
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=transport / "ca.pem")
         context.load_cert_chain(transport / "operator.pem", transport / "operator.key")
@@ -412,12 +428,18 @@ class Witness:
         self._client.loop_stop()
 
     def _keep(self, topic: str, payload: bytes) -> None:
-        with self._lock:
+        with self._heard:
             self._payloads[topic].add(payload)
+            self._heard.notify_all()
+
+    def wait_for(self, topic: str) -> None:
+        """Return once something has passed on this topic."""
+        with self._heard:
+            assert self._heard.wait_for(lambda: topic in self._payloads, DEADLINE), f"nothing on {topic}"
 
     def seen(self, kind: str, name: str = "") -> dict[str, tuple[Parsed, set[bytes]]]:
         """Topic, what it means and every payload that passed on it, of the topics of this kind and name."""
-        with self._lock:
+        with self._heard:
             held = {topic: set(payloads) for topic, payloads in self._payloads.items()}
         parsed = {topic: self._fleet.topics.parse(topic) for topic in held if "/state/" not in topic}
         return {

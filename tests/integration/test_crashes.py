@@ -22,53 +22,29 @@ LONG_TRAINING = 20_000
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    directory = tmp_path_factory.mktemp("crashes")
-    with Fleet(directory, policy={"epoch_rounds": 8}) as fleet:
+    with Fleet(tmp_path_factory.mktemp("crashes"), policy={"epoch_rounds": 8}) as fleet:
         fleet.broker.start()
-        with Witness(fleet) as witness:
-            fleet.start(COORDINATOR, *fleet.devices)
-            yield fleet
-            witness.check()
-        check_story(fleet)
+        yield fleet
+
+
+@pytest.fixture(scope="module")
+def witness(federation: Fleet) -> Iterator[Witness]:
+    with Witness(federation) as witness:
+        federation.bring_back(*federation.everyone)
+        await_health(federation)
+        yield witness
 
 
 @pytest.fixture
-def fleet(federation: Fleet) -> Iterator[Fleet]:
+def fleet(federation: Fleet, witness: Witness) -> Iterator[Fleet]:
     """All of it at work; and at work again when the test has done its worst."""
-    bring_back(federation)
-    await_health(federation)
     yield federation
-    bring_back(federation)
+    federation.bring_back(*federation.everyone)
     await_health(federation)
-
-
-def bring_back(fleet: Fleet) -> None:
-    if not fleet.broker.running():
-        fleet.broker.start()
-    for name, process in fleet.processes.items():
-        if process.running:
-            process.signal(signal.SIGCONT)
-        else:
-            fleet.start(name)
 
 
 def await_health(fleet: Fleet) -> None:
     fleet.wait_for(COORDINATOR, "round", fleet.mark(), outcome="applied", uploads=6, recovered=[])
-
-
-def check_story(fleet: Fleet) -> None:
-    """What must never have happened, by what everybody said."""
-    names = (COORDINATOR, *fleet.devices)
-    assert [line for name in names for line in fleet.lines(name) if '"internal-error"' in line] == []
-    for name in fleet.devices:
-        for event in ("uploading", "answered"):
-            rounds = Counter(told["round"] for told in fleet.events(name, event))
-            assert set(rounds.values()) == {1} or not rounds, f"{name}: {event} twice in a round: {rounds}"
-    frozen = Counter(told["round"] for told in fleet.events(COORDINATOR, "frozen"))
-    assert set(frozen.values()) == {1}
-    receipts = Counter(told["round"] for name in fleet.devices for told in fleet.events(name, "accepted"))
-    for ended in fleet.events(COORDINATOR, "round"):
-        assert ended["uploads"] >= receipts[ended["round"]], f"an accepted upload was lost in {ended}"
 
 
 def hold(fleet: Fleet) -> int:
@@ -179,19 +155,21 @@ def test_a_participant_dies_while_training_and_trains_again(fleet: Fleet) -> Non
     restart(fleet, COORDINATOR)
 
 
-def test_a_participant_dies_while_uploading_and_finishes_the_same_upload(fleet: Fleet) -> None:
-    index = fleet.index(PARTICIPANT)
+def test_a_participant_dies_while_uploading_and_finishes_the_same_upload(fleet: Fleet, witness: Witness) -> None:
+    index, number = fleet.index(PARTICIPANT), 0
     for _ in range(5):
-        number = fleet.wait_for(COORDINATOR, "first-chunk", fleet.mark(), device=index)["round"]
+        number = fleet.wait_for(COORDINATOR, "plan", fleet.mark())["round"]
+        witness.wait_for(fleet.topics.up(0, index, "upload", number, chunk=1))
         fleet.kill(PARTICIPANT)
-        cut = fleet.events(COORDINATOR, "accepted", round=number, device=index) == []
-        fleet.start(PARTICIPANT)
-        ended = ending(fleet, number)
-        assert (ended["outcome"], ended["uploads"]) == ("applied", 6)
-        if cut:
+        if not fleet.events(COORDINATOR, "accepted", round=number, device=index):
             break
-    else:
-        pytest.fail("the upload was quicker than the kill, five times")
+        fleet.start(PARTICIPANT)
+    mark = fleet.mark()
+    fleet.start(PARTICIPANT)
+    fleet.wait_for(PARTICIPANT, "accepted", mark, round=number)
+    assert fleet.events(PARTICIPANT, "uploading", mark, round=number) == []
+    ended = ending(fleet, number)
+    assert (ended["outcome"], ended["uploads"]) == ("applied", 6)
 
 
 def test_a_participant_dies_after_its_receipt_and_is_in_the_sum(fleet: Fleet) -> None:
@@ -254,12 +232,10 @@ def test_the_broker_dies_in_a_phase_and_the_round_ends_all_the_same(fleet: Fleet
 
 def test_everybody_dies_at_once_while_uploads_come_in(fleet: Fleet) -> None:
     number = hold(fleet)
-    everyone = [COORDINATOR, *(name for name in fleet.devices if name != HELD)]
     fleet.broker.kill()
-    fleet.kill(*everyone)
+    fleet.kill(*(name for name in fleet.everyone if name != HELD))
     mark = fleet.mark()
-    fleet.broker.start()
-    fleet.start(*everyone, HELD)
+    fleet.bring_back(*fleet.everyone)
     assert fleet.wait_for(COORDINATOR, "resumed", mark)["accepted"] == 5
     ended = ending(fleet, number)
     assert (ended["outcome"], ended["uploads"]) == ("applied", 6)
@@ -271,12 +247,27 @@ def test_everybody_dies_at_once_while_members_answer(fleet: Fleet) -> None:
     fleet.processes["both-2"].signal(signal.SIGSTOP)
     fleet.start(HELD)
     fleet.wait_for(MEMBER, "answered", round=number)
-    everyone = [COORDINATOR, *fleet.devices]
     fleet.broker.kill()
-    fleet.kill(*everyone)
+    fleet.kill(*fleet.everyone)
     mark = fleet.mark()
-    fleet.broker.start()
-    fleet.start(*everyone)
+    fleet.bring_back(*fleet.everyone)
     assert fleet.wait_for(COORDINATOR, "resumed", mark)["accepted"] == 6
     ended = ending(fleet, number)
     assert (ended["outcome"], ended["uploads"]) == ("applied", 6)
+
+
+# What must never have happened in all of it.
+
+
+def test_nothing_was_lost_and_nothing_was_said_twice(fleet: Fleet, witness: Witness) -> None:
+    witness.check()
+    assert [line for line in fleet.lines() if '"internal-error"' in line] == []
+    for name in fleet.devices:
+        for event in ("uploading", "answered"):
+            rounds = Counter(told["round"] for told in fleet.events(name, event))
+            assert set(rounds.values()) <= {1}, f"{name}: {event} twice in a round: {rounds}"
+    frozen = Counter(told["round"] for told in fleet.events(COORDINATOR, "frozen"))
+    assert set(frozen.values()) == {1}
+    receipts = Counter(told["round"] for name in fleet.devices for told in fleet.events(name, "accepted"))
+    for ended in fleet.events(COORDINATOR, "round"):
+        assert ended["uploads"] >= receipts[ended["round"]], f"an accepted upload was lost in {ended}"
