@@ -85,7 +85,7 @@ class Conductor:
         if signed is None:
             return []
         trust, names, actions = self.context.trust, self.context.topics, []
-        before = trust.pair
+        before, model = trust.pair, trust.hash_of("model")
         try:
             for version in sorted(signed.roots):
                 if trust.root is None or version > trust.root.version:
@@ -107,6 +107,8 @@ class Conductor:
         actions += self._retain(Publish(names.manifest(), signed.manifest))
         if signed.date:
             actions += self._retain(Publish(names.date(), signed.date))
+        if model not in (None, trust.hash_of("model")):
+            actions += self.round.models.clear()
         if before not in ((0, 0), trust.pair):
             actions.append(Note("documents", {"manifest": list(trust.pair)}))
         return [*actions, *self._clear_old_documents()]

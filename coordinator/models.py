@@ -109,6 +109,11 @@ class Models:
                 actions += clear(topic)
         return actions
 
+    def clear(self) -> list[Action]:
+        """Take back every result, delta and snapshot: they lead to no version of another model spec."""
+        topics = [topic for below in ("model/", "result/") for topic, _ in self._retained(below)]
+        return [action for topic in topics for action in clear(topic)]
+
     def publish_result(self, result: Result) -> list[Action]:
         """Publish a result, and take back the oldest."""
         names = self._context.topics

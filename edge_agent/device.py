@@ -49,6 +49,7 @@ class Seen(Table):
         until: the last moment for answers that this plan names; 0 if only its result is known.
         result: hash of its verified result; zeros until then.
         epoch: newest epoch that a verified plan named.
+        model: hash of the model spec then in force: a result of an older one says nothing about the newest.
     """
 
     KIND: ClassVar[str] = "seen"
@@ -57,6 +58,7 @@ class Seen(Table):
     until: U64 = 0
     result: B32 = bytes(32)
     epoch: U32 = 0
+    model: B32 = bytes(32)
 
     def ended(self) -> bool:
         """Whether the round's result is known."""
@@ -220,8 +222,11 @@ class Device:
         """Remember the step it made; the newest one moves the live model and ends its round."""
         frame = Frame.from_bytes(payload)
         result = read_message(frame, Result, self.context.fleet, self.context.trust.coordinator_key)
-        self.live.note(result)
         result_hash, seen = frame.hash(self.context.fleet), self.seen
+        model_hash = self.context.trust.hash_of("model") or b""
+        if result.round <= seen.round and seen.model != model_hash:
+            return []
+        self.live.note(result)
         if result.round < seen.round or (result.round == seen.round and seen.ended() and result_hash != seen.result):
             return []
         if result.round == seen.round and seen.plan != result.plan:
@@ -230,7 +235,7 @@ class Device:
         if result_hash == seen.result:
             return []
         return [
-            *self._see(Seen(result.round, result.plan, 0, result_hash, seen.epoch)),
+            *self._see(Seen(result.round, result.plan, 0, result_hash, seen.epoch, model_hash)),
             *self.participant.on_result(result),
             *self.member.end_rounds(result.round),
             Ended(result.round, OUTCOMES[result.outcome], result.includes(self.context.index)),
@@ -349,7 +354,7 @@ class Device:
         self.live.use(verified.model, plan.model)
         self.live.toward(plan.base, plan.base_hash)
         return [
-            *self._see(Seen(plan.round, verified.hash, plan.until, bytes(32), plan.epoch)),
+            *self._see(Seen(plan.round, verified.hash, plan.until, bytes(32), plan.epoch, plan.model)),
             Wake(plan.until + 1),
             *self.dealer.prune(plan.epoch, now),
             *self.member.on_plan(verified),

@@ -89,13 +89,16 @@ class FleetKeys:
         """The participants, ascending."""
         return [cert.index for cert in self.certs() if cert.roles & PARTICIPANT]
 
-    def next_version(self, version: int, revoked: Iterable[int] = (), **policy: Any) -> "FleetKeys":
-        """The same fleet under a newer manifest: other rules, devices revoked."""
-        owner = self.owner
+    def next_version(
+        self, version: int, revoked: Iterable[int] = (), model: Frame | None = None, **policy: Any
+    ) -> "FleetKeys":
+        """The same fleet under a newer manifest: other rules, another model, devices revoked."""
+        owner, model = self.owner, model or self.documents["model"]
         documents = self.documents | {
             "committee": owner.committee_document(self.certs(), version=version, issued=START, revoked=revoked),
             "roster": owner.roster(self.certs(), version=version, issued=START, revoked=revoked),
-            "policy": owner.policy(POLICY | policy, [self.documents["model"]], version=version, issued=START),
+            "policy": owner.policy(POLICY | policy, [model], version=version, issued=START),
+            "model": model,
         }
         manifest = owner.sign_manifest(documents.values(), version=version, issued=START, not_after=START + YEAR)
         return replace(self, documents=documents, manifest=manifest)
