@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from hushfleet.actions import Action, Erase, Save, Store
 from hushfleet.errors import MalformedError, RefusedError
 from hushfleet.hashing import key_id
+from hushfleet.wire import canonical
 from hushfleet.wire.documents import (
     LARGEST_ROOT_OR_MANIFEST,
     PROTOCOL,
@@ -23,7 +24,7 @@ from hushfleet.wire.documents import (
     Root,
     Roster,
 )
-from hushfleet.wire.framing import Frame, decode_canonical, read, signed_bytes, verify
+from hushfleet.wire.framing import Frame, read, signed_bytes, verify
 
 LARGEST_STEP = 1_000
 _TIME = "trust/time"
@@ -293,7 +294,7 @@ class Trust:
     def _read(self, frame: Frame, table: type[DocumentType]) -> DocumentType:
         """The document of this fleet in `frame`; a newer protocol is told apart before its fields are judged."""
         self._check_kind(frame, table)
-        fields: Any = decode_canonical(frame.body)
+        fields: Any = canonical.decode(frame.body)
         if isinstance(fields, dict) and type(fields.get("protocol")) is int and fields["protocol"] > PROTOCOL:
             self.upgrade_needed = True
             raise UpgradeNeededError(f"{table.KIND} speaks protocol {fields['protocol']}, this software {PROTOCOL}")

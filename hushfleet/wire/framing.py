@@ -1,8 +1,8 @@
-"""Strict, canonical msgpack: tables of typed fields, and the signed frame around them (docs/protocol.md, 2 and 11.1).
+"""Tables of typed fields, and the signed frame around them (docs/protocol.md, sections 2 and 11.1).
 
 A table is a frozen dataclass whose fields carry their wire type as an annotation. Decoding refuses everything but the
-one canonical encoding: the body is decoded, encoded again and compared. The exact bytes received are what is hashed,
-signed and stored; nothing is ever re-encoded to be forwarded.
+one canonical encoding. The exact bytes received are what is hashed, signed and stored; nothing is ever re-encoded to be
+forwarded.
 """
 
 import math
@@ -11,20 +11,18 @@ from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar, get_args, get_origin, get_type_hints
 
-import msgpack
 from nacl import bindings
 from nacl.exceptions import BadSignatureError
 
 from hushfleet.errors import MalformedError
 from hushfleet.hashing import digest
+from hushfleet.wire import canonical
 
 LARGEST_FRAME = 61_440
 """Bytes of a frame on a topic without chunks; longer kinds pass a bound of their own."""
 
 LARGEST_TEXT = 64
 LARGEST_SIGNER_COUNT = 32
-LARGEST_COLLECTION = 1024
-"""Entries of an array or map: more than any table needs, few enough that nested claims of length cost no memory."""
 
 
 class FieldType(Protocol):
@@ -108,8 +106,8 @@ class Array:
         return tuple(self.item.read(entry) for entry in value)
 
     def write(self, value: Any) -> list[Any]:
-        if len(value) > LARGEST_COLLECTION:
-            raise MalformedError(f"expected an array of at most {LARGEST_COLLECTION}")
+        if len(value) > canonical.LARGEST_COLLECTION:
+            raise MalformedError(f"expected an array of at most {canonical.LARGEST_COLLECTION}")
         return [self.item.write(entry) for entry in value]
 
 
@@ -189,11 +187,11 @@ class Table:
         Raises:
             MalformedError: wrong types, fields, ranges, or any encoding but the canonical one.
         """
-        return cls.from_map(decode_canonical(body))
+        return cls.from_map(canonical.decode(body))
 
     def to_body(self) -> bytes:
         """The canonical bytes of this table."""
-        return encode(self.to_map())
+        return canonical.encode(self.to_map())
 
 
 _COLUMNS: dict[type["Table"], list[tuple[str, str, FieldType]]] = {}
@@ -212,31 +210,6 @@ def _columns(table: type[Table]) -> list[tuple[str, str, FieldType]]:
         columns.append((column.name, wire, next(mark for mark in marks if not isinstance(mark, Named))))
     _COLUMNS[table] = sorted(columns, key=lambda column: column[1])
     return _COLUMNS[table]
-
-
-def encode(value: Any) -> bytes:
-    """msgpack in its one form here: shortest integers, float64, str for text, bin for bytes."""
-    packed: bytes = msgpack.packb(value, use_bin_type=True)
-    return packed
-
-
-def decode_canonical(data: bytes) -> Any:
-    """Decode msgpack that is exactly as `encode` would have written it, else MalformedError."""
-    try:
-        value = msgpack.unpackb(
-            data,
-            raw=False,
-            strict_map_key=True,
-            max_array_len=LARGEST_COLLECTION,
-            max_map_len=LARGEST_COLLECTION,
-            max_ext_len=0,
-        )
-        again = encode(value)
-    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
-        raise MalformedError(f"not msgpack: {type(error).__name__}") from None
-    if again != data:
-        raise MalformedError("not the canonical encoding")
-    return value
 
 
 Signer = int | bytes
@@ -262,7 +235,7 @@ class Frame:
         """Decode a frame; MalformedError if it is longer than `limit`, not canonical or not of this form."""
         if len(data) > limit:
             raise MalformedError(f"longer than {limit} bytes")
-        value = decode_canonical(data)
+        value = canonical.decode(data)
         if type(value) is not list or len(value) != 3:
             raise MalformedError("a frame is an array of three")
         kind, body, signatures = value
@@ -277,7 +250,7 @@ class Frame:
     def to_bytes(self) -> bytes:
         """The frame's canonical bytes."""
         self._check_order()
-        return encode([self.kind, self.body, [list(entry) for entry in self.signatures]])
+        return canonical.encode([self.kind, self.body, [list(entry) for entry in self.signatures]])
 
     def _check_order(self) -> None:
         signers: list[Any] = [signer for signer, _ in self.signatures]

@@ -33,8 +33,8 @@ from edge_agent.vault import Vault
 from fleet.desk import Desk
 from hushfleet.mqtt.topics import Parsed, Topics
 from hushfleet.records import RecordStore
+from hushfleet.wire import canonical
 from hushfleet.wire.documents import MEMBER, PARTICIPANT
-from hushfleet.wire.framing import decode_canonical
 
 DEADLINE = 40.0
 """Seconds for anything that a healthy fleet does at once, on a busy machine."""
@@ -378,7 +378,7 @@ class Fleet:
     def model(self, name: str) -> tuple[int, str]:
         """Version and hash of the newest model that a stopped service keeps."""
         with self.store(name) as store:
-            record = decode_canonical(store.get("model/live") or b"")
+            record = canonical.decode(store.get("model/live") or b"")
         return record["version"], record["hash"].hex()
 
     def secrets(self, name: str) -> dict[str, bytes]:
@@ -391,7 +391,7 @@ class Fleet:
         with self.store(name) as store:
             found |= dict(store.scan("vault/"))
             for key, value in [*store.scan("sheet/"), *store.scan("setup/")]:
-                record = decode_canonical(value)
+                record = canonical.decode(value)
                 for part in ("secret", "secrets", "shares", "nonce", "own"):
                     content = record.get(part, b"")
                     found |= {f"{key} {part} {at}": content[at : at + 32] for at in range(0, len(content), 32)}

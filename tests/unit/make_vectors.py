@@ -22,8 +22,8 @@ from hushfleet.learning.layers import initial_flat
 from hushfleet.mqtt.chunks import bitmap, chunk_hash, chunk_hashes, cut, upload_hash
 from hushfleet.mqtt.topics import Topics
 from hushfleet.plans import picked
+from hushfleet.wire.canonical import encode
 from hushfleet.wire.documents import Layer
-from hushfleet.wire.framing import encode
 
 
 def framing() -> Section:

@@ -14,7 +14,7 @@ from described_fleet import WIRE
 from nacl.public import PrivateKey, SealedBox
 from second_writing import TABLES, VECTORS, conforms, hashed, little, packed, readable, signed, unpacked, words
 
-from hushfleet.wire import framing
+from hushfleet.wire import canonical, framing
 from hushfleet.wire.framing import Array, Binary, Frame, Nested, Real, Text, Unsigned
 
 GOLDEN = {name: json.loads((VECTORS / f"{name}.json").read_text()) for name in make_vectors.golden()}
@@ -81,8 +81,8 @@ def test_every_table_that_stands_alone_has_a_golden_frame() -> None:
 
 @pytest.mark.parametrize("case", GOLDEN["framing"], ids=lambda case: str(case["value"])[:20])
 def test_msgpack_has_one_form(case: dict[str, Any]) -> None:
-    value = framing.decode_canonical(octets(case["encoded"]))
-    assert framing.encode(value) == packed(value) == octets(case["encoded"])
+    value = canonical.decode(octets(case["encoded"]))
+    assert canonical.encode(value) == packed(value) == octets(case["encoded"])
     assert readable(value) == case["value"]
     assert type(value).__name__ == case["type"]
 
