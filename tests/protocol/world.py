@@ -8,7 +8,7 @@ does to what a device sends by `tamper`.
 import heapq
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -119,7 +119,9 @@ class World:
         faults: Faults | None = None,
         update: Callable[[int, Plan], NDArray[np.float32]] = one_hot,
         chunk: int = 4096,
+        crashes: Mapping[tuple[int, int], Crash] | None = None,
     ) -> None:
+        """`crashes`: machine and number of its event, from 1, to how it dies there."""
         self.keys, self.seed, self.now = keys, seed, float(START)
         self.rounds, self.faults, self.update, self.chunk = rounds, faults or Faults(), update, chunk
         self.chance = random.Random(repr(("faults", seed)))
@@ -130,8 +132,7 @@ class World:
         self.counts: Counter[tuple[int, str]] = Counter()
         self.starts: Counter[int] = Counter()
         self.events: Counter[int] = Counter()
-        self.crashes: dict[tuple[int, int], Crash] = {}
-        """Machine and number of its event, from 1, to how it dies there."""
+        self.crashes = dict(crashes or {})
         self.tamper: Callable[[int, Publish], Iterable[Publish]] = lambda sender, publish: [publish]
         """What really leaves a machine in a message's place."""
         self.training_time: Callable[[int, Plan], float] = lambda index, plan: 1.0
@@ -151,13 +152,14 @@ class World:
         if index == 0:
             conductor = self._make_conductor()
             self.nodes[index] = conductor
-            self.perform(index, conductor.advance(self.now))
+            alive = self.perform(index, conductor.advance(self.now))
         else:
             device = self._make_device(index)
             self.nodes[index] = device
-            self.perform(index, device.start(root, certificate))
-        self.connect(index)
-        self._tick(index, self.starts[index])
+            alive = self.perform(index, device.start(root, certificate))
+        if alive:
+            self.connect(index)
+            self._tick(index, self.starts[index])
 
     def _make_conductor(self) -> Conductor:
         keys, credential, store = self.keys, self.keys.credentials[0], self.records[0]
