@@ -156,9 +156,9 @@ def _uploaded(note: Note, number: int) -> bool:
 def test_a_frozen_set_stays_as_it_is_over_a_restart() -> None:
     """An upload that completes while the coordinator is away from a frozen round stays out of its set."""
     late = 7
-    rounds = RoundSettings(collect=60, answer=8, recover=40, enough=0.5, patience=0.0, total=1)
+    rounds = RoundSettings(collect=60, answer=8, recover=40, enough=0.5, patience=5.0, total=1)
     world = World(fleet(), rounds=rounds, chunk=256)
-    world.training_time = lambda index, plan: 6.0 if index == late else 1.0
+    world.training_time = lambda index, plan: 10.0 if index == late else 1.0
     # Nobody has answered when it dies, just after the set was shown.
     world.run(lambda world: world.counts[COORDINATOR, "frozen"] == 1)
     world.crash(COORDINATOR, keep_session=True)
