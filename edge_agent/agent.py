@@ -17,6 +17,7 @@ from firmware_profiles import catalog
 from hushfleet import BUILD_TIME, __version__
 from hushfleet.actions import Store
 from hushfleet.bundle import Bundle
+from hushfleet.errors import ConfigurationError
 from hushfleet.journal import Journal
 from hushfleet.mqtt.events import LinkSettings, Message
 from hushfleet.mqtt.topics import Topics
@@ -25,6 +26,17 @@ from hushfleet.service import Service
 from hushfleet.trust import Trust
 from hushfleet.wire.documents import MEMBER, Cert, Certificate
 from hushfleet.wire.framing import Frame, Identity
+
+
+def load_bundle(settings: AgentSettings) -> Bundle:
+    """This device's bundle; ConfigurationError if it is the coordinator's, whose connection it would take over."""
+    bundle = Bundle.load(settings.bundle)
+    if bundle.seal_secret is not None:
+        raise ConfigurationError(
+            f"{settings.bundle} is the coordinator's bundle; name this device's own, one of those that hushfleet fleet "
+            "add made"
+        )
+    return bundle
 
 
 def certificate_of(bundle: Bundle) -> Cert:
@@ -86,7 +98,7 @@ class Agent:
 
     def __init__(self, settings: AgentSettings, journal: Journal) -> None:
         self._settings = settings
-        self._bundle = Bundle.load(settings.bundle)
+        self._bundle = load_bundle(settings)
         self._vault = Vault(settings.vault, random)
         secret = self._vault.get("vault/secret")
         assert secret is not None
@@ -114,7 +126,6 @@ class Agent:
                 lambda device, _: device.start(bundle.root, bundle.certificate), json.dumps(online).encode()
             )
         finally:
-            self._bench.close()
             self._vault.close()
 
     def _describe(self, device: Device) -> dict[str, object]:

@@ -42,15 +42,14 @@ def run(config: Path) -> None:
 @_config
 def check(config: Path) -> None:
     """Find what is wrong with CONFIG, its files, this device's clock and the way to the broker; change nothing."""
-    from edge_agent.agent import link_settings, profile_of, status_path
-    from hushfleet.bundle import Bundle
+    from edge_agent.agent import link_settings, load_bundle, profile_of, status_path
     from hushfleet.mqtt.probe import probe
     from hushfleet.mqtt.topics import Topics
     from hushfleet.service import is_running
 
     settings = load(config, AgentSettings)
     problems: list[str] = []
-    bundle = Bundle.load(settings.bundle)
+    bundle = load_bundle(settings)
     _say("bundle", f"{bundle.name}, index {bundle.index}")
     profile = profile_of(settings, bundle)
     _say("profile", f"{profile.name}: chunk {profile.link.chunk} bytes, window {profile.link.window}")

@@ -10,7 +10,7 @@ from typing import Any
 
 from nacl.utils import random
 
-from edge_agent.agent import link_settings, make_device, profile_of
+from edge_agent.agent import link_settings, load_bundle, make_device, profile_of
 from edge_agent.device import Device
 from edge_agent.settings import AgentSettings
 from edge_agent.work import Train
@@ -98,7 +98,7 @@ def rehearse(settings: AgentSettings, journal: Journal, timeout: float) -> Rehea
         ConfigurationError: the rows cannot be read or do not fit the model.
         RefusedError: training diverged.
     """
-    bundle, store = Bundle.load(settings.bundle), ScratchStore()
+    bundle, store = load_bundle(settings), ScratchStore()
     work: list[Train] = []
     trouble: list[str] = []
 
@@ -159,4 +159,3 @@ def _train(
     found.norm = float(np.linalg.norm(result.delta))
     found.bytes = vector_length(found.parameters, PLAIN_BITS, lanes(0))
     found.chunks = -(-found.bytes // profile_of(settings, bundle).link.chunk)
-    bench.close()

@@ -1,7 +1,9 @@
 """Training and scoring on the device's own rows, beside the roles: one job at a time on a thread of its own."""
 
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Literal
 
 from edge_agent.sources.rows import LocalData, Source
@@ -30,7 +32,16 @@ class WorkBench:
 
     def __init__(self, source: Source | None, head: Head) -> None:
         self._source, self._head = source, head
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="training")
+        self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        # Nobody waits for training under way when the process is told to end: it would take as long as it takes.
+        threading.Thread(target=self._work, name="training", daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            job = self._jobs.get()
+            # Each job says itself what went wrong.
+            with suppress(Exception):
+                job()
 
     def rows(self, model: ModelSpec) -> LocalData:
         """The rows as they are now, for this model.
@@ -67,7 +78,7 @@ class WorkBench:
             else:
                 done(delta, report)
 
-        self._pool.submit(job)
+        self._jobs.put(job)
 
     def train_now(self, work: Train, model: ModelSpec) -> tuple["NDArray[np.float32]", "LocalReport"]:
         """The delta of one round of local training, and what the device says about it."""
@@ -92,8 +103,4 @@ class WorkBench:
                 return
 
         if self._source is not None:
-            self._pool.submit(job)
-
-    def close(self) -> None:
-        """End; a job under way is not waited for."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+            self._jobs.put(job)
