@@ -61,7 +61,8 @@ def check(config: Path) -> None:
         )
         if settings.rounds.clip > documents.policy.clip:
             problems.append(f"rounds.clip is above the policy's {documents.policy.clip}: every device would decline")
-    if is_running(status_path(settings)):
+    running = is_running(status_path(settings))
+    if running:
         _say("broker", "not tried: this coordinator is running; see hushfleet coordinator status")
     else:
         found = probe(link_settings(settings, bundle), Topics(bundle.fleet).state(bundle.index))
@@ -69,7 +70,7 @@ def check(config: Path) -> None:
         problems += found
     if problems:
         raise ConfigurationError("\n".join(["not ready:", *(f"  {problem}" for problem in problems)]))
-    click.echo("ready; next: hushfleet coordinator run")
+    click.echo("as it should be" if running else f"ready; next: hushfleet coordinator run {config}")
 
 
 @coordinator.command()

@@ -63,7 +63,10 @@ def load_bundle(settings: CoordinatorSettings) -> Bundle:
     """The coordinator's bundle; ConfigurationError if it is a device's."""
     bundle = Bundle.load(settings.bundle)
     if bundle.seal_secret is None:
-        raise ConfigurationError(f"{settings.bundle} is the bundle of device {bundle.name}, not of the coordinator")
+        raise ConfigurationError(
+            f"{settings.bundle} is the bundle of device {bundle.name}; name the coordinator's, devices/coordinator in "
+            "the fleet's directory"
+        )
     return bundle
 
 
