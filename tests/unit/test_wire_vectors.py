@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import struct
 from base64 import b32encode
 from hashlib import blake2b
@@ -17,6 +18,7 @@ from second_writing import TABLES, VECTORS, conforms, hashed, little, packed, re
 from hushfleet.wire import canonical, framing
 from hushfleet.wire.framing import Array, Binary, Frame, Nested, Real, Text, Unsigned
 
+PAGE = VECTORS.parent.parent / "docs" / "protocol.md"
 GOLDEN = {name: json.loads((VECTORS / f"{name}.json").read_text()) for name in make_vectors.golden()}
 FLEET = bytes.fromhex(GOLDEN["documents"]["fleet"])
 FRAMES = [entry for name in ("documents", "setup", "round") for entry in GOLDEN[name]["frames"]]
@@ -73,6 +75,23 @@ def test_every_table_is_that_of_the_specification() -> None:
         for kind, table in WIRE.items()
     }
     assert code == {kind: list(fields.items()) for kind, fields in TABLES.items()}
+
+
+def test_the_tables_are_those_that_the_protocol_s_page_shows() -> None:
+    """docs/protocol.md, sections 11.2 to 11.4, with the fields that every document or message has besides."""
+    page = PAGE.read_text().split("### 11.2 ")[1].split("### 11.5 ")[0]
+    shown: dict[str, dict[str, str]] = {}
+    for name, text in re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.MULTILINE):
+        fields = (
+            re.match(r"`(\w+)` (u\d+|b\d*\*?|s|f|\[[^]]+\]|\{\w+\})(?=[ .,;]|$)", part) for part in text.split(" · ")
+        )
+        shown[name] = dict(found.groups() for found in fields if found)  # type: ignore[misc]
+    for name in shown:
+        if name in ("root", "manifest", "date", "committee", "roster", "policy", "model", "certificate"):
+            shown[name] |= {"fleet": "b16", "issued": "u64", "protocol": "u8", "version": "u32"}
+        elif name not in ("doc", "cert", "layer", "transcript", "header", "chunks", "metrics"):
+            shown[name] |= {"from": "u32"}
+    assert shown == TABLES
 
 
 def test_every_table_that_stands_alone_has_a_golden_frame() -> None:
