@@ -41,7 +41,7 @@ def check(config: Path) -> None:
     from hushfleet.mqtt.topics import Topics
     from hushfleet.scratch import ScratchStore
     from hushfleet.service import is_running
-    from hushfleet.trust import READY
+    from hushfleet.trust import READY, REMEDIES
 
     settings = load(config, CoordinatorSettings)
     bundle = load_bundle(settings)
@@ -61,6 +61,8 @@ def check(config: Path) -> None:
         )
         if settings.rounds.clip > documents.policy.clip:
             problems.append(f"rounds.clip is above the policy's {documents.policy.clip}: every device would decline")
+    elif not findings:
+        problems.append(REMEDIES[state])
     running = is_running(status_path(settings))
     if running:
         _say("broker", "not tried: this coordinator is running; see hushfleet coordinator status")

@@ -15,9 +15,11 @@ from hushfleet.actions import RETAINED, Action, Note, Publish, Subscribe, clear,
 from hushfleet.errors import HushfleetError, RefusedError
 from hushfleet.mqtt.inbox import Inbox, publishes
 from hushfleet.mqtt.topics import Parsed
-from hushfleet.trust import READY, WAITING
+from hushfleet.trust import READY, REMEDIES, WAITING
 from hushfleet.wire.documents import Entry, Manifest
 from hushfleet.wire.framing import Frame
+
+_SIGN_AGAIN = "sign again with hushfleet fleet sign, or copy all of the owners' documents again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class Conductor:
         """State of these documents, and what is wrong with them; for a look before anything runs."""
         self.offer(signed)
         refused = [action for action in self._take_documents() if isinstance(action, Note)]
-        return self.context.trust.state(now), [f"documents: {note.fields['why']}" for note in refused]
+        return self.context.trust.state(now), [f"{note.fields['why']}; {note.fields['remedy']}" for note in refused]
 
     def _take_documents(self) -> list[Action]:
         """Verify what the owners signed, and publish it."""
@@ -97,7 +99,7 @@ class Conductor:
             for entry in trust.missing():
                 actions += trust.offer_document(entry.name, signed.documents[entry.name])
         except (HushfleetError, KeyError) as error:
-            return [*actions, Note("documents-refused", {"why": str(error)})]
+            return [*actions, Note("documents-refused", {"why": str(error), "remedy": _SIGN_AGAIN})]
         for entry in Manifest.from_body(Frame.from_bytes(signed.manifest).body).docs:
             if entry.name in signed.documents:
                 for publish in publishes(self._topic(entry), signed.documents[entry.name], self.context.chunk):
@@ -201,7 +203,8 @@ class Conductor:
         state = self.context.trust.state(now)
         if state != self._state:
             self._state = state
-            actions.append(Note("state", {"state": state, "manifest": list(self.context.trust.pair)}))
+            pair = list(self.context.trust.pair)
+            actions.append(Note("state", {"state": state, "manifest": pair, "remedy": REMEDIES.get(state)}))
         if state == WAITING:
             return actions
         was = self.round.plan

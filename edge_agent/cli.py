@@ -11,14 +11,7 @@ from hushfleet import BUILD_TIME
 from hushfleet.configuration import load
 from hushfleet.errors import ConfigurationError, LinkError
 from hushfleet.journal import Journal
-from hushfleet.trust import READY, STALE, UPGRADE, WAITING
-
-_REMEDIES = {
-    WAITING: "the fleet's documents are not on the broker; start the coordinator, which publishes them, and look into "
-    "its status",
-    STALE: "the owners' signatures have run out; they sign again with hushfleet fleet sign",
-    UPGRADE: "the fleet speaks a newer protocol; upgrade hushfleet on this device",
-}
+from hushfleet.trust import READY, REMEDIES
 
 _config = click.argument("config", type=click.Path(path_type=Path))
 
@@ -90,7 +83,7 @@ def test(config: Path, timeout: float) -> None:
     found = rehearse(settings, Journal("text"), timeout)
     _say("documents", found.documents)
     if found.documents != READY:
-        raise LinkError(f"no training was tried: {_REMEDIES[found.documents]}")
+        raise LinkError(f"no training was tried: {REMEDIES[found.documents]}")
     if settings.source is None:
         _say("training", "none: without [source] this device serves in committees alone")
         return

@@ -6,7 +6,7 @@ from edge_agent.context import Context
 from edge_agent.fetch import REST, Fetcher
 from hushfleet.actions import Action, Note, Subscribe, Unsubscribe
 from hushfleet.errors import HushfleetError, RefusedError
-from hushfleet.trust import WAITING
+from hushfleet.trust import REMEDIES, WAITING
 from hushfleet.wire.documents import Entry
 
 
@@ -114,4 +114,6 @@ class Documents:
         if state == self._state:
             return []
         self._state = state
-        return [Note("state", {"state": state, "manifest": list(self._context.trust.pair)})]
+        return [
+            Note("state", {"state": state, "manifest": list(self._context.trust.pair), "remedy": REMEDIES.get(state)})
+        ]

@@ -94,7 +94,10 @@ class Runner:
         self._events.put((event, token))
 
     def stop(self) -> None:
-        """End once the events at hand are handled; from any thread or signal handler. What waits was not acknowledged."""
+        """End once the events at hand are handled; from any thread or signal handler.
+
+        What waits was not acknowledged.
+        """
         self._stopping.set()
         self._events.put((None, None))
 

@@ -29,6 +29,13 @@ from hushfleet.wire.framing import Frame, read, signed_bytes, verify
 LARGEST_STEP = 1_000
 _TIME = "trust/time"
 READY, WAITING, STALE, UPGRADE = "ready", "waiting-for-documents", "stale-fleet", "upgrade-needed"
+REMEDIES = {
+    WAITING: "the fleet's documents are not on the broker; start the coordinator, which publishes them, and look into "
+    "its status",
+    STALE: "the owners' signatures have run out, or this clock is wrong; sign again with hushfleet fleet sign",
+    UPGRADE: "the fleet speaks a newer protocol; upgrade hushfleet here",
+}
+"""What a person does about a state in which nothing goes on."""
 
 DocumentType = TypeVar("DocumentType", bound=Document)
 _TABLES: dict[str, type[Document]] = {
@@ -174,7 +181,7 @@ class Trust:
 
     def offer_root(self, data: bytes) -> list[Action]:
         """Take root 1 by its pinned hash, or the next root by the thresholds of the old and the new one."""
-        frame = Frame.from_bytes(data, LARGEST_ROOT_OR_MANIFEST)
+        frame = _frame("root", data, LARGEST_ROOT_OR_MANIFEST)
         self._check_kind(frame, Root)
         if self.root is None:
             if frame.hash(self.fleet) != self._root_hash:
@@ -191,7 +198,7 @@ class Trust:
 
     def offer_manifest(self, data: bytes) -> list[Action]:
         """Take a manifest that is signed by the newest root's signers and goes back in nothing."""
-        frame = Frame.from_bytes(data, LARGEST_ROOT_OR_MANIFEST)
+        frame = _frame("manifest", data, LARGEST_ROOT_OR_MANIFEST)
         if self.root is None:
             raise RefusedError("a manifest needs its root first")
         self._check_kind(frame, Manifest)
@@ -240,7 +247,7 @@ class Trust:
 
     def offer_date(self, data: bytes) -> list[Action]:
         """Take a new date for the manifest held, by the freshness key."""
-        frame = Frame.from_bytes(data, LARGEST_ROOT_OR_MANIFEST)
+        frame = _frame("date", data, LARGEST_ROOT_OR_MANIFEST)
         if self.root is None or self.manifest is None:
             raise RefusedError("a date needs its manifest first")
         self._check_kind(frame, Date)
@@ -262,7 +269,7 @@ class Trust:
             raise RefusedError(f"the manifest lists no {name}, or nobody here needs it")
         if len(data) != entry.length:
             raise RefusedError(f"{name}: {len(data)} bytes instead of {entry.length}")
-        frame = Frame.from_bytes(data, limit=entry.length)
+        frame = _frame(name, data, entry.length)
         if frame.hash(self.fleet) != entry.hash or frame.signatures:
             raise RefusedError(f"{name}: not the document that the manifest lists")
         document = self._read(frame, _TABLES[name])
@@ -313,3 +320,10 @@ class Trust:
         )
         if valid < threshold:
             raise RefusedError(f"{frame.kind}: {valid} of {threshold} signatures needed")
+
+
+def _frame(name: str, data: bytes, limit: int) -> Frame:
+    try:
+        return Frame.from_bytes(data, limit)
+    except MalformedError as error:
+        raise MalformedError(f"{name}: {error}") from None
