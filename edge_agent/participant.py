@@ -188,7 +188,7 @@ class Participant:
         self, verified: VerifiedPlan, delta: "NDArray[np.float32]", report: "LocalReport"
     ) -> tuple[bytes, bytes]:
         """Y and the whole masked vector, packed. y and every seed are forgotten on return."""
-        from hushfleet.codec import encode_plain
+        from hushfleet.codec import encode_plain, expanded
         from hushfleet.secagg.masks import MaskContext, add_masks, round_key
 
         plan, context = verified.plan, self._context
@@ -200,7 +200,7 @@ class Participant:
             step=plan.step,
             largest_survivor_set=verified.policy.largest_survivor_set,
             checksum_seed=digest("chks", verified.hash),
-            draw=context.draw,
+            draw=expanded(context.draw),
         )
         key = round_key(context.vault_secret, context.draw, verified.hash, digest("body", vector.to_bytes(plan.bits)))
         masks = MaskContext(context.fleet, verified.hash, plan.round)

@@ -22,6 +22,7 @@ from codec_reference import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nacl.bindings import randombytes_buf_deterministic
 from numpy.typing import NDArray
 
 from hushfleet import codec
@@ -79,6 +80,34 @@ def test_a_device_encodes_as_the_book_says(coords: int, seed: int, scale: float,
     randomness = seeded(seed + 1)(8 * coords)
     expected = textbook_encode(delta.tolist(), weight, REPORT, 0.5, step, largest, randomness)
     assert vector.to_bytes(codec.PLAIN_BITS) == expected
+
+
+@pytest.mark.parametrize("coords", [codec.BLOCK, 2 * codec.BLOCK + 70])
+def test_a_vector_of_many_blocks_is_what_the_book_says(coords: int) -> None:
+    delta, step, rest = any_delta(1, coords), codec.plain_step(0.5, 100), seeded(2)(8 * coords)
+
+    def draw(size: int) -> bytes:
+        nonlocal rest
+        taken, rest = rest[:size], rest[size:]
+        return taken
+
+    vector = encode(delta, 100, draw, weight=1.5, clip=0.5, step=step)
+    expected = textbook_encode(delta.tolist(), 1.5, REPORT, 0.5, step, 100, seeded(2)(8 * coords))
+    assert vector.to_bytes(codec.PLAIN_BITS) == expected
+    assert not rest
+
+
+def test_expanded_randomness_takes_32_fresh_bytes_for_each_request() -> None:
+    taken: list[bytes] = []
+
+    def draw(size: int) -> bytes:
+        taken.append(bytes([len(taken)]) * size)
+        return taken[-1]
+
+    source = codec.expanded(draw)
+    assert source(100) == randombytes_buf_deterministic(100, taken[0])
+    assert source(8) == randombytes_buf_deterministic(8, taken[1])
+    assert taken == [bytes(32), bytes([1]) * 32]
 
 
 @pytest.mark.parametrize("fraction", [-0.75, -0.5, -0.01, 0.0, 0.1, 0.5, 0.999])
