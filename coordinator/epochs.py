@@ -78,6 +78,8 @@ class Epochs:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._epochs: dict[int, Epoch] = {}
+        self._question: tuple[object, ...] = ()
+        self._due = False
         for key, value in context.store.scan("epoch/"):
             self._epochs[int(key.removeprefix("epoch/"))] = self._read(_Record.from_body(value))
 
@@ -122,12 +124,21 @@ class Epochs:
         return None
 
     def due(self, next_round: int, now: float) -> bool:
-        """No usable epoch, or only one, with a quarter of its rounds or of its time left."""
+        """No usable epoch, or only one, with a quarter of its rounds or of its time left.
+
+        It is asked with every message: an answer holds for its second, while epochs and documents stay the same.
+        """
+        question = (next_round, int(now), self._context.trust.pair, tuple(self._epochs))
+        if question != self._question:
+            self._question, self._due = question, self._is_due(next_round, int(now))
+        return self._due
+
+    def _is_due(self, next_round: int, now: int) -> bool:
         documents = self._context.documents()
         usable = [
             epoch
             for epoch in self._epochs.values()
-            if epoch.end() > next_round and epoch.usable(documents.policy, documents.committee, int(now))
+            if epoch.end() > next_round and epoch.usable(documents.policy, documents.committee, now)
         ]
         if len(usable) != 1:
             return not usable

@@ -224,7 +224,7 @@ class Uploads:
         return [
             *evidence,
             Save(_key(device, "header"), record.to_body()),
-            Save(SUM, self.total.body.tobytes() + self.total.tail.tobytes()),
+            Save(SUM, b"".join((self.total.body.data, self.total.tail.data))),
             *self._receipt(device, header, now, ACCEPTED, NONE),
             Note("accepted", {"device": device, "round": self._plan.round}),
         ]
