@@ -70,6 +70,7 @@ class Trust:
         self.manifest_hash = b""
         self.date: Date | None = None
         self.certificate: Certificate | None = None
+        self._certificate_frame: Frame | None = None
         self._root_hash = root_hash
         self._build_time = build_time
         self._newest = 0
@@ -90,7 +91,7 @@ class Trust:
                 case "date":
                     self.date = read(frame, Date)
                 case "certificate":
-                    self.certificate = read(frame, Certificate)
+                    self.certificate, self._certificate_frame = read(frame, Certificate), frame
                 case name:
                     table = _TABLES[name.removeprefix("doc/")]
                     self._documents[table.KIND] = (frame.hash(self.fleet), read(frame, table))
@@ -103,7 +104,10 @@ class Trust:
     # What holds now.
 
     def time(self, now: float) -> float:
-        """The clock, but never before the build or the newest verified document; the clock never raises that floor."""
+        """The clock, but never before the build or the newest verified document; the clock never raises that floor.
+
+        Under a new root the documents' part of the floor restarts with that root.
+        """
         return max(now, self._build_time, self._newest)
 
     @property
@@ -194,6 +198,8 @@ class Trust:
             if root.version != self.root.version + 1:
                 raise RefusedError(f"root {root.version} does not follow {self.root.version}")
         self.root = root
+        # Owners recover from a signer's or freshness key that ran away with the time as with the versions.
+        self._newest = root.issued
         return self._keep("root", data, root)
 
     def offer_manifest(self, data: bytes) -> list[Action]:
@@ -279,7 +285,10 @@ class Trust:
         return self._keep(f"doc/{name}", data, document)
 
     def offer_certificate(self, data: bytes, public_key: bytes) -> list[Action]:
-        """Take this device's own certificate, for its own key, if it is newer than the one held."""
+        """Take this device's own certificate, for its own key, if it is newer than the one held.
+
+        One that only signers of an earlier root signed stays in use, but gives way to any that the newest ones signed.
+        """
         frame = Frame.from_bytes(data)
         if self.root is None:
             raise RefusedError("a certificate needs its root first")
@@ -288,9 +297,11 @@ class Trust:
         certificate = self._read(frame, Certificate)
         if certificate.cert.key != public_key:
             raise RefusedError("the certificate is for another key")
-        if self.certificate and certificate.version <= self.certificate.version:
+        held = self._certificate_frame
+        current = held is not None and self._valid(held, self.root.signer) >= self.root.signer_n
+        if current and self.certificate and certificate.version <= self.certificate.version:
             return []
-        self.certificate = certificate
+        self.certificate, self._certificate_frame = certificate, frame
         return self._keep("certificate", data, certificate)
 
     @staticmethod
@@ -311,15 +322,19 @@ class Trust:
         return document
 
     def _check_threshold(self, frame: Frame, keys: tuple[bytes, ...], threshold: int) -> None:
-        """Raise RefusedError unless `threshold` distinct keys of `keys` signed; a key counts once."""
+        """Raise RefusedError unless `threshold` distinct keys of `keys` signed."""
+        valid = self._valid(frame, keys)
+        if valid < threshold:
+            raise RefusedError(f"{frame.kind}: {valid} of {threshold} signatures needed")
+
+    def _valid(self, frame: Frame, keys: tuple[bytes, ...]) -> int:
+        """How many of `keys` signed; a key counts once."""
         message = signed_bytes(frame.kind, self.fleet, frame.body)
         by_id = {key_id(key): key for key in keys}
-        valid = sum(
+        return sum(
             isinstance(signer, bytes) and signer in by_id and verify(by_id[signer], message, signature)
             for signer, signature in frame.signatures
         )
-        if valid < threshold:
-            raise RefusedError(f"{frame.kind}: {valid} of {threshold} signatures needed")
 
 
 def _frame(name: str, data: bytes, limit: int) -> Frame:
