@@ -145,7 +145,11 @@ class Device:
     def on_trained(
         self, plan_hash: bytes, delta: "NDArray[np.float32]", report: "LocalReport", now: float
     ) -> list[DeviceAction]:
-        """Local training has ended."""
+        """Local training has ended; documents that ran out meanwhile let nothing leave."""
+        state = self.context.trust.state(now)
+        if state != READY and plan_hash == self.seen.plan:
+            reason = UPGRADE_NEEDED if state == UPGRADE else STALE_FLEET
+            return self.participant.decline(self.seen.round, plan_hash, reason, state)
         return self.participant.on_trained(plan_hash, delta, report, now)
 
     def on_training_failed(self, plan_hash: bytes, why: str) -> list[DeviceAction]:
@@ -161,14 +165,12 @@ class Device:
 
     def _route(self, at: Parsed, payload: bytes, now: float) -> list[DeviceAction]:
         match at.kind:
-            case "root":
-                return [*self.documents.on_root(payload)]
+            case "root" | "certificate":
+                return self._on_credentials(at.kind, payload)
             case "manifest":
                 return [*self.documents.on_manifest(payload)]
             case "date":
                 return [*self.documents.on_date(payload)]
-            case "certificate":
-                return [*self.documents.on_certificate(payload)]
             case "plan":
                 self._plan_frame = payload
                 return []
@@ -192,6 +194,13 @@ class Device:
                 return self._on_down(at, payload, now)
             case _:
                 raise RefusedError("nothing this device listens to")
+
+    def _on_credentials(self, kind: str, payload: bytes) -> list[DeviceAction]:
+        """A root may make a waiting certificate good; a certificate may make this device a member."""
+        before = self.dealer.topics()
+        take = self.documents.on_root if kind == "root" else self.documents.on_certificate
+        actions = take(payload)
+        return [*actions, *(Subscribe(topic) for topic in self.dealer.topics() if topic not in before)]
 
     def _on_down(self, at: Parsed, payload: bytes, now: float) -> list[DeviceAction]:
         if at.name not in LARGEST_DOWN:
