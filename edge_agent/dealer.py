@@ -14,6 +14,7 @@ from hushfleet.errors import HushfleetError, MalformedError, RefusedError
 from hushfleet.mqtt.inbox import Inbox, publishes
 from hushfleet.secagg import committee as arithmetic
 from hushfleet.secagg.sealing import check_public, new_key, seal
+from hushfleet.trust import READY
 from hushfleet.wire.committee import Box, Call, Card, CardList, CommitteeKey, Complaint
 from hushfleet.wire.documents import MEMBER
 from hushfleet.wire.framing import Frame, entries, indices, pack_indices, read_message
@@ -270,6 +271,8 @@ class Dealer:
     def advance(self, now: float) -> list[Action]:
         """Deal when the cards of T are here; get ready when everyone's key and box are. It never raises."""
         if self._call is None or self._list is None or now >= self._call.ready_by:
+            return []
+        if self._context.trust.state(now) != READY:
             return []
         call, (list_hash, cards) = self._call, self._list
         attempt = self._sheets.attempts[call.epoch]

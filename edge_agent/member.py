@@ -13,6 +13,7 @@ from hushfleet.actions import Action, Note, Save
 from hushfleet.errors import RefusedError
 from hushfleet.evidence import judge_blame
 from hushfleet.plans import VerifiedPlan
+from hushfleet.trust import READY
 from hushfleet.wire.documents import PARTICIPANT
 from hushfleet.wire.framing import (
     B32,
@@ -84,6 +85,9 @@ class Member:
         return [Save(ANSWER, answer.to_body())]
 
     def _current(self, plan_hash: bytes, now: float) -> VerifiedPlan:
+        state = self._context.trust.state(now)
+        if state != READY:
+            raise RefusedError(f"documents: {state}")
         if self._plan is None or self._plan.hash != plan_hash:
             raise RefusedError("not about the newest plan verified here")
         if now > self._plan.plan.until:
