@@ -44,14 +44,18 @@ _LIMITS = {
     "shard": _U16,
     "chunk": _U16,
     "round_number": _U64,
+    "part": _U32,
 }
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,19}", re.ASCII)
-_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
+_NUMBER, _NAME = "0|[1-9][0-9]{0,19}", "[a-z][a-z0-9_-]{0,31}"
+_PATTERNS = {
+    "name": f"(?P<name>{_NAME})",
+    "item": rf"(?P<round_number>{_NUMBER})(?:\.(?P<part>{_NUMBER}))?",
+} | {field: f"(?P<{field}>{_NUMBER})" for field in _LIMITS}
 
-_BY_HEAD: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
+_BY_HEAD: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 for _kind, _template in _TABLE.items():
-    _segments = tuple(_template.split("/"))
-    _BY_HEAD.setdefault(_segments[0], []).append((_kind, _segments))
+    _pattern = re.compile(_template.format(**_PATTERNS), re.ASCII)
+    _BY_HEAD.setdefault(_template.partition("/")[0], []).append((_kind, _pattern))
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,10 +233,11 @@ class Topics:
         """
         if len(topic) > LONGEST or not topic.startswith(self._prefix):
             raise MalformedError(f"topic {topic[:LONGEST]!r} is not one of fleet {self.fleet}")
-        segments = topic[len(self._prefix) :].split("/")
-        for kind, template in _BY_HEAD.get(segments[0], ()):
-            if _matches(template, segments):
-                return _read(kind, template, segments, topic)
+        rest = topic[len(self._prefix) :]
+        for kind, pattern in _BY_HEAD.get(rest.partition("/")[0], ()):
+            found = pattern.fullmatch(rest)
+            if found:
+                return _read(kind, found, topic)
         raise MalformedError(f"topic {topic!r} is not in the table of topics")
 
     def _write(self, kind: str, **parts: int | str) -> str:
@@ -243,33 +248,13 @@ def _item(round_number: int, part: int | None) -> str:
     return str(round_number) if part is None else f"{round_number}.{part}"
 
 
-def _matches(template: tuple[str, ...], segments: list[str]) -> bool:
-    return len(template) == len(segments) and all(
-        expected.startswith("{") or expected == segment for expected, segment in zip(template, segments, strict=True)
-    )
-
-
-def _read(kind: str, template: tuple[str, ...], segments: list[str], topic: str) -> Parsed:
+def _read(kind: str, found: re.Match[str], topic: str) -> Parsed:
     parts: dict[str, int | str] = {}
-    for expected, segment in zip(template, segments, strict=True):
-        match expected.strip("{}") if expected.startswith("{") else None:
-            case None:
-                continue
-            case "name":
-                if not _NAME.fullmatch(segment):
-                    raise MalformedError(f"topic {topic!r}: {segment!r} is not a name")
-                parts["name"] = segment
-            case "item":
-                first, dot, second = segment.partition(".")
-                parts["round_number"] = _number(first, _U64, topic)
-                if dot:
-                    parts["part"] = _number(second, _U32, topic)
-            case field:
-                parts[field] = _number(segment, _LIMITS[field], topic)
+    for field, text in found.groupdict().items():
+        if field == "name":
+            parts["name"] = text
+        elif text is not None:
+            parts[field] = number = int(text)
+            if number > _LIMITS[field]:
+                raise MalformedError(f"topic {topic!r}: {text} is above {_LIMITS[field]}")
     return Parsed(kind, **parts)  # type: ignore[arg-type]
-
-
-def _number(text: str, limit: int, topic: str) -> int:
-    if not _NUMBER.fullmatch(text) or int(text) > limit:
-        raise MalformedError(f"topic {topic!r}: {text!r} is not a number from 0 to {limit}")
-    return int(text)
