@@ -8,7 +8,6 @@ import getpass
 import json
 import os
 import resource
-import secrets
 import signal
 import ssl
 import subprocess
@@ -142,6 +141,7 @@ class Fleet:
     Args:
         both, participants: how many of each.
         policy, rounds: changes to the small fleet's own.
+        signed: when the owners signed, in seconds since 1970; now by default.
     """
 
     def __init__(
@@ -152,6 +152,7 @@ class Fleet:
         participants: int = 2,
         policy: Mapping[str, object] | None = None,
         rounds: Mapping[str, object] | None = None,
+        signed: float | None = None,
     ) -> None:
         self.directory, self.owner = directory, directory / "fleet"
         self.members = [f"both-{number}" for number in range(1, both + 1)]
@@ -162,20 +163,19 @@ class Fleet:
         self.processes: dict[str, Process] = {}
         self._lines: list[tuple[str, str, Event]] = []
         self._heard = threading.Condition()
-        self._make(policy or {})
+        self._make(policy or {}, int(signed or time.time()))
         self.topics = Topics(FleetDirectory.load(self.owner).trust.fleet)
         self.broker = self._make_broker()
         self.configure_coordinator(**(rounds or {}))
 
     # Making it.
 
-    def _make(self, policy: Mapping[str, object]) -> None:
+    def _make(self, policy: Mapping[str, object], now: int) -> None:
         for name in ("configuration", "rows"):
             (self.directory / name).mkdir(parents=True)
         rules, profile = self.configuration("fleet"), self.configuration("profile")
         rules.write_text(_RULES + _toml({**_POLICY, **policy}))
         profile.write_text(_PROFILE)
-        now = int(time.time())
         desk = Desk.create(self.owner, hosts=[HOST], port=self.port, settings=rules, draw=random, now=now)
         desk.add(self.members, PARTICIPANT | MEMBER, str(profile), draw=random, now=now)
         desk.add(self.participants, PARTICIPANT, str(profile), draw=random, now=now)
@@ -481,11 +481,6 @@ def command(*arguments: str | Path, timeout: float = 100.0) -> "subprocess.Compl
         check=False,
         env={**os.environ, "COLUMNS": "120"},
     )
-
-
-def unused_name() -> str:
-    """A name that nothing has."""
-    return f"unused-{secrets.token_hex(4)}"
 
 
 def _fits(told: Event, event: str, fields: Mapping[str, object]) -> bool:
