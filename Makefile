@@ -2,7 +2,8 @@
 # system's packages. ARGS is handed on: make demo ARGS="--report report.json"
 
 PYTHON := .venv/bin/python
-SOAK_RUNS ?= 20
+ROUNDS ?= 20000
+FIRST_SEED ?= 0
 ARGS ?=
 
 .PHONY: demo test check test-floor bench soak setup setup-test clean
@@ -25,13 +26,9 @@ test-floor:
 bench: setup
 	$(PYTHON) benchmarks/watch_splits.py $(ARGS)
 
-# The in-memory protocol tests again and again, with other random cases each time.
+# Simulated fleets with every fault until so many rounds have ended, on every core; FIRST_SEED goes on from an earlier run.
 soak: setup-test
-	@for run in $$(seq $(SOAK_RUNS)); do \
-	    seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); \
-	    echo "soak: run $$run of $(SOAK_RUNS), --hypothesis-seed=$$seed"; \
-	    $(PYTHON) -m pytest -q --durations=0 --durations-min=10 --hypothesis-seed=$$seed tests/protocol || exit 1; \
-	done
+	$(PYTHON) tests/protocol/swarm.py --rounds $(ROUNDS) --first-seed $(FIRST_SEED)
 
 setup:
 	@tools/setup.sh mosquitto

@@ -1,0 +1,185 @@
+"""Bugs that a simulator worth its name must find: each a line of the project, and what it reads instead.
+
+They are planted into the source as it is imported, in a process of their own; a line that is gone is noticed.
+"""
+
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from types import CodeType, ModuleType
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A planted bug.
+
+    Attributes:
+        module: dotted name.
+        right, wrong: the text there, and what is put in its place.
+        seed: of the swarm, which finds it.
+    """
+
+    module: str
+    right: str
+    wrong: str
+    seed: int = 0
+
+
+BUGS: dict[str, Bug] = {
+    "upload-counted-again": Bug(
+        "coordinator.uploads",
+        "if device in self.accepted or chunk in self._chunks[device]:",
+        "if chunk in self._chunks[device] and device not in self.accepted:",
+    ),
+    "sum-not-checkpointed": Bug(
+        "coordinator.uploads", '            Save(SUM, b"".join((self.total.body.data, self.total.tail.data))),\n', ""
+    ),
+    "accepted-not-saved": Bug(
+        "coordinator.uploads",
+        "record = _Record(Frame(Header.KIND, header.to_body()).to_bytes(), 1)",
+        "record = _Record(Frame(Header.KIND, header.to_body()).to_bytes(), 0)",
+    ),
+    "second-survivor-set": Bug(
+        "coordinator.round",
+        "        if self._open.set:\n",
+        "        if self._open.set and not self._uploads.accepted.pop(min(self._uploads.accepted), None):\n",
+    ),
+    "late-upload-added": Bug(
+        "coordinator.round", "self._open is not None and not self._open.set and now", "self._open is not None and now"
+    ),
+    "round-number-not-saved": Bug("coordinator.round", '            Save(LAST, number.to_bytes(8, "little")),\n', ""),
+    "open-round-forgotten": Bug(
+        "coordinator.round",
+        "            Save(OPEN, self._open.to_body()),\n            Save(LAST",
+        "            Save(LAST",
+    ),
+    "one-device-opened": Bug(
+        "edge_agent.member",
+        "if not policy.smallest_survivor_set <= len(entries) <= policy.largest_survivor_set:",
+        "if len(entries) > policy.largest_survivor_set:",
+        seed=15,
+    ),
+    "wrong-device-named": Bug(
+        "coordinator.round",
+        "[survivor.index for survivor in opening.survivors]",
+        "[survivor.index + 1 for survivor in opening.survivors]",
+    ),
+    "mask-sum-subtracted-twice": Bug(
+        "coordinator.opening",
+        "        if member in self._answered:\n            if",
+        "        if False:\n            if",
+    ),
+    "answers-not-erased": Bug(
+        "coordinator.opening",
+        "        return [Erase(key) for key in (*sums, *shares, SUSPECT)]",
+        "        return [Erase(key) for key in (*shares, SUSPECT)]",
+    ),
+    "threshold-one-too-high": Bug(
+        "coordinator.epochs",
+        "return len(self.points) - self.transcript.f",
+        "return len(self.points) - self.transcript.f + 1",
+    ),
+    "epoch-round-off-by-one": Bug(
+        "coordinator.epochs",
+        "return round_points(self.points, self.threshold, self.transcript.round_index(round_number))",
+        "return round_points(self.points, self.threshold, (self.transcript.round_index(round_number) + 1)"
+        " % self.transcript.rounds)",
+    ),
+    "result-not-retained": Bug(
+        "coordinator.models",
+        "actions = retain(Publish(topic, self._context.frame(result).to_bytes()))",
+        "actions: list[Action] = [Publish(topic, self._context.frame(result).to_bytes())]",
+    ),
+    "upload-forgotten": Bug("edge_agent.participant", "            Save(STATE, self._state.to_body()),\n", ""),
+    "masks-of-another-lane": Bug(
+        "hushfleet.secagg.masks",
+        "    _add_lane(vector.tail, seed, TAIL)",
+        "    _add_lane(vector.tail, seed, BODY if vector.tail[-1] % 2 else TAIL)",
+    ),
+    "mask-seed-without-round": Bug(
+        "edge_agent.participant",
+        "masks = MaskContext(context.fleet, verified.hash, plan.round)",
+        "masks = MaskContext(context.fleet, verified.hash, plan.round + 1)",
+    ),
+    "answer-not-recorded": Bug(
+        "edge_agent.member", "        return [Save(ANSWER, answer.to_body())]", "        return []"
+    ),
+    "second-set-answered": Bug(
+        "edge_agent.member",
+        "        if self._answer is not None and self._answer.round >= plan.round:",
+        "        if self._answer is not None and self._answer.round > plan.round:",
+    ),
+    "recoveries-not-counted": Bug(
+        "edge_agent.member", "if len(recovered) >= verified.transcript.f:", "if len(recovered) > verified.transcript.f:"
+    ),
+    "recoveries-not-persisted": Bug(
+        "edge_agent.member",
+        "            actions = self._record(replace(answer, recovered=pack_indices([*recovered, request.lost])))",
+        "            self._answer = replace(answer, recovered=pack_indices([*recovered, request.lost]))",
+        seed=15,
+    ),
+    "secrets-outlive-the-round": Bug(
+        "edge_agent.member",
+        "        actions = self._sheets.erase_rounds(upto)",
+        "        actions = self._sheets.erase_rounds(upto - 1)",
+    ),
+    "secrets-of-another-round": Bug(
+        "edge_agent.sheets",
+        "                _key(call.epoch, call.first + k),",
+        "                _key(call.epoch, call.first + (k + 1) % call.rounds),",
+    ),
+    "card-not-saved": Bug(
+        "edge_agent.dealer",
+        "            *self._sheets.save(call.epoch, attempt),\n            *(Subscribe",
+        "            *(Subscribe",
+    ),
+    "key-not-saved": Bug(
+        "edge_agent.dealer",
+        "        actions = self._sheets.save(call.epoch, attempt)\n",
+        "        actions: list[Action] = []\n        self._sheets.save(call.epoch, attempt)\n",
+    ),
+    "retained-not-republished": Bug(
+        "coordinator.conductor",
+        "actions = [*retained(store), *self.advance(now)]",
+        "actions = self.advance(now)",
+    ),
+}
+
+
+class _BuggyLoader(importlib.machinery.SourceFileLoader):
+    """Compiles one module with its bug, and keeps nothing of it."""
+
+    def __init__(self, bug: Bug) -> None:
+        super().__init__(bug.module, str(ROOT / (bug.module.replace(".", "/") + ".py")))
+        self._bug = bug
+
+    def get_code(self, fullname: str) -> CodeType:
+        source = Path(self.path).read_text()
+        if source.count(self._bug.right) != 1:
+            raise LookupError(f"{self._bug.module} does not hold just once: {self._bug.right!r}")
+        return compile(source.replace(self._bug.right, self._bug.wrong), self.path, "exec")
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def __init__(self, bug: Bug) -> None:
+        self._bug = bug
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != self._bug.module:
+            return None
+        loader = _BuggyLoader(self._bug)
+        return spec_from_file_location(fullname, loader.path, loader=loader)
+
+
+def plant(bug: Bug) -> None:
+    """From now on this process imports the module with its bug."""
+    assert bug.module not in sys.modules, f"{bug.module} is imported already"
+    sys.meta_path.insert(0, _Finder(bug))
