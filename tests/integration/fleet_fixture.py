@@ -83,7 +83,7 @@ window = 1
 keepalive = 60
 """
 
-_SETUP = {"cards": 10, "keys": 20, "ready": 30}
+_SETUP = {"cards": 20, "keys": 30, "ready": 40}
 _ROUNDS: dict[str, object] = {
     "collect": 30,
     "answer": 1,

@@ -100,6 +100,7 @@ def test_the_coordinator_dies_with_a_frozen_set_and_shows_the_same_set_again(fle
     for name in ("both-1", "both-2"):
         fleet.processes[name].signal(signal.SIGCONT)
     ended = ending(fleet, number)
+    assert len(fleet.events(COORDINATOR, "frozen", round=number)) == 1
     assert (ended["outcome"], ended["uploads"]) == ("applied", 6)
 
 
