@@ -5,6 +5,7 @@ Nothing that arrives can raise out of here: what is malformed, forged or against
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 
 from coordinator.context import Context
@@ -15,8 +16,8 @@ from hushfleet.actions import RETAINED, Action, Note, Publish, Subscribe, clear,
 from hushfleet.errors import HushfleetError, RefusedError
 from hushfleet.mqtt.inbox import Inbox, publishes
 from hushfleet.mqtt.topics import Parsed
-from hushfleet.trust import READY, REMEDIES, WAITING
-from hushfleet.wire.documents import Entry, Manifest
+from hushfleet.trust import READY, REMEDIES, WAITING, Trust
+from hushfleet.wire.documents import Date, Entry, Manifest
 from hushfleet.wire.framing import Frame
 
 _SIGN_AGAIN = "sign again with hushfleet fleet sign, or copy all of the owners' documents again"
@@ -82,32 +83,28 @@ class Conductor:
         return self.context.trust.state(now), [f"{note.fields['why']}; {note.fields['remedy']}" for note in refused]
 
     def _take_documents(self) -> list[Action]:
-        """Verify what the owners signed, and publish it."""
+        """Verify what the owners signed, and publish it: all of it, or nothing of a set that does not hold together."""
         signed, self._signed = self._signed, None
         if signed is None:
             return []
-        trust, names, actions = self.context.trust, self.context.topics, []
-        before, model = trust.pair, trust.hash_of("model")
+        trust, names = self.context.trust, self.context.topics
+        before, model, newest = trust.pair, trust.hash_of("model"), trust.root.version if trust.root else 0
         try:
-            for version in sorted(signed.roots):
-                if trust.root is None or version > trust.root.version:
-                    actions += trust.offer_root(signed.roots[version])
-                actions += self._retain(Publish(names.root(version), signed.roots[version]))
-            actions += trust.offer_manifest(signed.manifest)
-            if signed.date:
-                actions += trust.offer_date(signed.date)
-            for entry in trust.missing():
-                actions += trust.offer_document(entry.name, signed.documents[entry.name])
+            _take(signed, deepcopy(trust))
+            actions = _take(signed, trust)
         except (HushfleetError, KeyError) as error:
-            return [*actions, Note("documents-refused", {"why": str(error), "remedy": _SIGN_AGAIN})]
+            return [Note("documents-refused", {"why": str(error), "remedy": _SIGN_AGAIN})]
+        for version in sorted(signed.roots):
+            if version > newest:
+                actions += self._retain(Publish(names.root(version), signed.roots[version]))
         for entry in Manifest.from_body(Frame.from_bytes(signed.manifest).body).docs:
-            if entry.name in signed.documents:
+            if entry.name in trust.needed:
                 for publish in publishes(self._topic(entry), signed.documents[entry.name], self.context.chunk):
                     actions += self._retain(publish)
         for index, certificate in signed.certificates.items():
             actions += self._retain(Publish(names.certificate(index), certificate))
         actions += self._retain(Publish(names.manifest(), signed.manifest))
-        if signed.date:
+        if signed.date and Date.from_body(Frame.from_bytes(signed.date).body) == trust.date:
             actions += self._retain(Publish(names.date(), signed.date))
         if model not in (None, trust.hash_of("model")):
             actions += self.round.models.clear()
@@ -253,3 +250,17 @@ class Conductor:
         if serving is None:
             return []
         return self.round.begin(*serving, now)
+
+
+def _take(signed: Signed, trust: Trust) -> list[Action]:
+    """Offer everything; HushfleetError or KeyError at the first that is missing or refused."""
+    actions: list[Action] = []
+    for version in sorted(signed.roots):
+        if trust.root is None or version > trust.root.version:
+            actions += trust.offer_root(signed.roots[version])
+    actions += trust.offer_manifest(signed.manifest)
+    if signed.date:
+        actions += trust.offer_date(signed.date)
+    for name in trust.needed:
+        actions += trust.offer_document(name, signed.documents[name])
+    return actions

@@ -86,7 +86,7 @@ class Documents:
         return []
 
     def on_certificate(self, data: bytes) -> list[Action]:
-        """Take this device's own certificate; one by a signer that is not known yet is tried again with the next root."""
+        """Take this device's own certificate; one by a signer still to come is tried again with the next root."""
         self._certificates["broker"] = data
         return self._context.trust.offer_certificate(data, self._context.identity.public_key)
 
