@@ -277,8 +277,10 @@ class Device:
         match name:
             case ("document", str(document), _):
                 return self.documents.on_document(document, data)
-            case ("transcript", _) if trust.committee:
+            case ("transcript", bytes(wanted)) if trust.committee:
                 transcript, transcript_hash = read_transcript(data, trust.committee, self.context.fleet)
+                if transcript_hash != wanted:
+                    raise RefusedError("not the transcript that the plan names")
                 self._transcript = (transcript_hash, transcript)
             case ("model", "snapshot", int(version)) if trust.model:
                 return self.live.on_snapshot(version, data, trust.model)
