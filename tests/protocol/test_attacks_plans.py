@@ -52,6 +52,8 @@ def test_an_older_rounds_plan_brought_back_moves_nobody(restart: bool) -> None:
     old = adversary.open_round(2)
     adversary.open_round(3)
     if restart:
+        # They find the old plan where they look first.
+        adversary.world.broker.retained[adversary.topics.plan()] = adversary.frame(old.plan)
         restart_everyone(adversary)
     for number in (1, 2):
         replayed = old if number == 2 else Announced(adversary.first_plan, bytes(32))
