@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from fleet_fixture import COORDINATOR, Event, Fleet, Witness
@@ -140,3 +141,31 @@ def test_a_second_agent_with_the_same_identity_is_found_out(fleet: Fleet) -> Non
     fleet.kill(winner)
     fleet.start(victim)
     await_round(fleet, least=5)
+
+
+def test_a_set_up_survives_a_broker_that_comes_back_without_its_cards(tmp_path: Path) -> None:
+    with Fleet(tmp_path) as fleet:
+        database = fleet.broker.directory / "mosquitto.db"
+        old = database.with_name("mosquitto.db.old")
+        early, late = fleet.members[:-1], fleet.members[-1]
+        fleet.broker.start()
+        fleet.start(*early)
+        for name in early:
+            fleet.wait_for(name, "connected")
+        # This state has their sessions, and nothing of the set-up that is called then.
+        fleet.broker.stop()
+        shutil.copy(database, old)
+        fleet.broker.start()
+        with Witness(fleet) as witness:
+            fleet.start(COORDINATOR)
+            epoch = fleet.wait_for(COORDINATOR, "call")["epoch"]
+            for index in range(1, len(early) + 1):
+                witness.wait_for(fleet.topics.card(epoch, index))
+        fleet.broker.kill()
+        shutil.copy(old, database)
+        mark = fleet.mark()
+        fleet.broker.start()
+        for name in early:
+            assert fleet.wait_for(name, "connected", mark)["session"] is True
+        fleet.start(late)
+        assert fleet.wait_for(COORDINATOR, "epoch-ready", mark)["epoch"] == epoch
