@@ -98,6 +98,8 @@ class Swarm:
             epoch_rounds=dice.epoch_rounds,
             recoveries=dice.recoveries,
             committee_min=max(3, dice.members - 1),
+            # A liar's rounds may be aborted again and again; the limit on one base would then end training for a day.
+            uploads_per_base=1000,
             audit_rate=self.chance.choice((0.0, 0.25, 1.0)),
         )
 
