@@ -1,17 +1,22 @@
 """`hushfleet fleet`: the owners' desk, offline."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 from nacl.utils import random
 
 from firmware_profiles import catalog
-from fleet.composition import day
+from fleet import rotation
+from fleet.composition import Composition, day
 from fleet.desk import Desk
 from hushfleet.wire.documents import MEMBER, PARTICIPANT
 
 _ROLES = {"participant": PARTICIPANT, "member": MEMBER, "both": PARTICIPANT | MEMBER}
+_KEYS = {"root": "root", "signer": "signer", "freshness": "fresh"}
+LARGEST_KEY_COUNT = 10
+"""Keys of one role: the old and the new root's signatures fit into one frame."""
 
 _directory = click.argument("directory", type=click.Path(path_type=Path))
 
@@ -92,8 +97,61 @@ def revoke(directory: Path, name: str) -> None:
             _sign(desk)
 
 
+@fleet.command()
+@_directory
+@click.option("--root", is_flag=True, help="New root keys: who may make roots.")
+@click.option("--signer", is_flag=True, help="New signer keys: who may sign documents and certificates.")
+@click.option("--freshness", is_flag=True, help="New freshness keys: who may re-date unchanged documents.")
+@click.option(
+    "--threshold",
+    "thresholds",
+    type=(click.Choice(list(_KEYS)), click.IntRange(1, LARGEST_KEY_COUNT), click.IntRange(1, LARGEST_KEY_COUNT)),
+    multiple=True,
+    metavar="KEYS N M",
+    help="From now on N of M root, signer or freshness keys must sign; else as many as before. May be repeated.",
+)
+def rotate(
+    directory: Path, root: bool, signer: bool, freshness: bool, thresholds: tuple[tuple[str, int, int], ...]
+) -> None:
+    """Replace keys of the owners by new ones, under a new root that the old and the new root keys sign."""
+    renewed = _renewed({"root": root, "signer": signer, "freshness": freshness}, thresholds)
+    with Desk.open(directory) as desk:
+        composition, gone = rotation.rotate(desk, renewed, draw=random, now=_now())
+        _tell(composition)
+        click.echo(f"{len(gone)} old keys are in {desk.keyring.retired}; back up {desk.keys} anew before anything else")
+    click.echo("then bring the documents to the coordinator as after every signature")
+
+
+@fleet.command()
+@_directory
+@click.option("--days", type=click.IntRange(1, 3_653), help="How long from now; as fleet.toml says if not given.")
+def date(directory: Path, days: int | None) -> None:
+    """Let the documents last longer, unchanged; this needs no key but the freshness key."""
+    with Desk.open(directory) as desk:
+        _tell(rotation.redate(desk, days=days, now=_now()))
+
+
+def _renewed(
+    chosen: Mapping[str, bool], thresholds: tuple[tuple[str, int, int], ...]
+) -> dict[str, tuple[int, int] | None]:
+    """What `rotation.rotate` takes: the roles to renew, with (number of keys, threshold) where one is named."""
+    if not any(chosen.values()):
+        raise click.UsageError("name the keys to replace: --root, --signer or --freshness")
+    renewed: dict[str, tuple[int, int] | None] = {_KEYS[name]: None for name, wanted in chosen.items() if wanted}
+    for name, needed, number in thresholds:
+        if _KEYS[name] not in renewed:
+            raise click.UsageError(f"--threshold {name} goes with --{name}: the number changes with the keys")
+        if needed > number:
+            raise click.UsageError(f"--threshold {name} {needed} {number}: {needed} of {number} keys can never sign")
+        renewed[_KEYS[name]] = (number, needed)
+    return renewed
+
+
 def _sign(desk: Desk) -> None:
-    composition = desk.sign(draw=random, now=_now())
+    _tell(desk.sign(draw=random, now=_now()))
+
+
+def _tell(composition: Composition) -> None:
     for change in composition.changes:
         click.echo(change)
     for warning in composition.warnings:

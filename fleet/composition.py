@@ -22,12 +22,15 @@ from hushfleet.wire.documents import (
     Manifest,
     ModelSpec,
     Policy,
+    Root,
     Roster,
 )
 from hushfleet.wire.framing import LARGEST_SIGNER_COUNT, Frame
 
 DAY = 86_400
 """Seconds."""
+ROOT_NOTICE, DATE_NOTICE = 180 * DAY, 7 * DAY
+"""How long before the end of a root, and of the documents, the owner is told."""
 
 Make = Callable[[int, int], Frame]
 """Makes a document of a version (from 1) and a time of issue (seconds since 1970 UTC)."""
@@ -90,7 +93,7 @@ def compose(
     except MalformedError as error:
         raise ConfigurationError(f"fleet.toml cannot be signed: {error}") from None
     not_after = now + settings.validity.manifest * DAY
-    changes = [*_changes(before, frames), f"date: valid until {day(not_after)}"]
+    changes = [*_changes(before, frames), date_line(not_after)]
     frames["date"] = owner.sign_date(frames["manifest"], issued=now, not_after=not_after)
     return Composition(frames, tuple(changes), tuple(_warnings(settings.policy, present, not_after)))
 
@@ -98,6 +101,35 @@ def compose(
 def day(time: int) -> str:
     """A time in seconds since 1970 as a date in UTC."""
     return datetime.fromtimestamp(time, UTC).date().isoformat()
+
+
+def date_line(not_after: int) -> str:
+    """What is said of a new date."""
+    return f"date: valid until {day(not_after)}"
+
+
+def clock_behind(manifest: Manifest, now: int) -> ConfigurationError:
+    """The error of a clock that stands before the last signature."""
+    return ConfigurationError(
+        f"the clock of this machine says {day(now)}, but the manifest in force was signed on {day(manifest.issued)}; "
+        "set the clock"
+    )
+
+
+def expiry_warnings(root: Root, not_after: int, now: int) -> list[str]:
+    """What runs out soon: the newest root, or the documents, which were just dated until `not_after`."""
+    warnings = []
+    if root.not_after < now + ROOT_NOTICE:
+        warnings.append(
+            f"root {root.version} runs out on {day(root.not_after)}, and with it every document; make the next one in "
+            "time: hushfleet fleet rotate --root"
+        )
+    if not_after < now + DATE_NOTICE:
+        warnings.append(
+            f"the documents run out on {day(not_after)}, and every device stops; sign again, or run hushfleet fleet "
+            "date, before that"
+        )
+    return warnings
 
 
 def _documents(
@@ -111,10 +143,7 @@ def _documents(
 ) -> dict[str, Frame]:
     manifest = Manifest.from_body(before["manifest"].body) if "manifest" in before else None
     if manifest and manifest.issued > now:
-        raise ConfigurationError(
-            f"the clock of this machine says {day(now)}, but the manifest in force was signed on "
-            f"{day(manifest.issued)}; set the clock"
-        )
+        raise clock_behind(manifest, now)
 
     def advance(name: str, make: Make) -> Frame:
         listed = manifest.entry(name) if manifest else None

@@ -2,7 +2,7 @@
 
     fleet.toml         the rules, edited by the owner
     register.json      every device ever added: its index is never given again
-    keys/              the owners' secrets
+    keys/              the owners' secrets (keyring.py)
     documents/         root.1 …, manifest, date, committee, roster, policy, model, cert/<index>: exact frame bytes
     transport/         ca.pem; broker.pem, broker.key; operator.pem, operator.key for hushfleet broker check;
                        crl.pem once something is revoked
@@ -14,20 +14,23 @@ Secrets have mode 0600 in directories of mode 0700. A bundle may be removed here
 import fcntl
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from firmware_profiles import catalog
 from fleet import transport
-from fleet.composition import DAY, TABLES, Composition, compose
-from fleet.owner import Credentials, KeySet, Owner
+from fleet.composition import DAY, TABLES, Composition, compose, expiry_warnings
+from fleet.keyring import Keyring, write_secret
+from fleet.owner import Credentials, Owner
 from fleet.register import Line, Register
 from fleet.settings import FleetSettings, template
 from hushfleet import bundle, configuration
 from hushfleet.actions import Draw
 from hushfleet.errors import ConfigurationError, MalformedError
-from hushfleet.wire.documents import COORDINATOR, Cert, Certificate, Root
+from hushfleet.hashing import key_id
+from hushfleet.wire.documents import COORDINATOR, Cert, Certificate, Date, Manifest, Root
 from hushfleet.wire.framing import Frame, TableType, read
 
 COORDINATOR_NAME, COORDINATOR_INDEX = "coordinator", 0
@@ -46,6 +49,7 @@ class Desk:
         self.directory = directory
         self.keys, self.documents = directory / "keys", directory / "documents"
         self.transport, self.devices = directory / "transport", directory / "devices"
+        self.keyring = Keyring(self.keys)
 
     @classmethod
     @contextmanager
@@ -93,9 +97,7 @@ class Desk:
         transport.write_file(desk.transport / "ca.pem", authority.certificate_pem, 0o644)
         transport.write_key_pair(desk.transport, "broker", broker)
         transport.write_key_pair(desk.transport, "operator", operator)
-        for role, key_set in owner.key_sets().items():
-            for number, seed in enumerate(key_set.seeds, start=1):
-                _write_secret(desk.keys / f"{role}-{number}.key", seed)
+        desk.keyring.add(owner.key_sets())
         transport.write_file(desk.documents / "root.1", root.to_bytes(), 0o644)
         desk._save(Register(tuple(hosts), port))
         desk._hand_out(COORDINATOR_NAME, COORDINATOR, "", draw, now)
@@ -157,25 +159,64 @@ class Desk:
             self._hand_out(name, roles, profile_name, draw, now)
 
     def sign(self, *, draw: Draw, now: int) -> Composition:
-        """Compose, sign and write the documents: the manifest after what it lists, its date last.
+        """Compose, sign and write the documents, under the newest root; an interrupted rotation is finished by it.
 
         Raises:
             ConfigurationError: fleet.toml or the register cannot be signed; the documents are as they were.
         """
+        root = self.newest_root()
+        owner = self.keyring.owner(root)
+        composition, certificates = self.compose(owner, root, draw=draw, now=now)
+        self.put_in_force(composition, certificates)
+        self.keyring.settle(root)
+        return composition
+
+    def compose(self, owner: Owner, root: Root, *, draw: Draw, now: int) -> tuple[Composition, dict[int, Frame]]:
+        """Everything signed under `root`, and by index the certificates that its signers have yet to sign.
+
+        Raises:
+            ConfigurationError: as `sign`; nothing is written here.
+        """
         register = self.register()
+        certificates = {line.index: self._read(f"cert/{line.index}", Certificate) for line in register.lines}
+        revoked = [line.index for line in register.lines if line.revoked]
         composition = compose(
-            self._owner(),
+            owner,
             self.settings(),
-            [self.cert(line.index) for line in register.lines],
+            [certificate.cert for _, certificate in certificates.values()],
             now=now,
             draw=draw,
-            revoked=[line.index for line in register.lines if line.revoked],
+            revoked=revoked,
             previous={name: self._read(name, TABLES[name])[0] for name in TABLES if (self.documents / name).exists()},
-            root_version=self._newest_root().version,
+            root_version=root.version,
         )
+        warnings = expiry_warnings(root, Date.from_body(composition.frames["date"].body).not_after, now)
+        signed_anew = {
+            index: owner.certificate(certificate.cert, issued=now)
+            for index, (frame, certificate) in certificates.items()
+            if index not in revoked and not _signed_under(root, frame)
+        }
+        return replace(composition, warnings=(*composition.warnings, *warnings)), signed_anew
+
+    def put_in_force(self, composition: Composition, certificates: Mapping[int, Frame]) -> None:
+        """Write what `compose` gave: the manifest after what it lists, its date last."""
+        for index, frame in certificates.items():
+            transport.write_file(self.documents / "cert" / str(index), frame.to_bytes(), 0o644)
         for name, frame in composition.frames.items():
             transport.write_file(self.documents / name, frame.to_bytes(), 0o644)
-        return composition
+
+    def newest_root(self) -> Root:
+        """The root of the highest version."""
+        versions = [int(file.suffix[1:]) for file in self.documents.glob("root.*") if file.suffix[1:].isdecimal()]
+        return self._read(f"root.{max(versions, default=1)}", Root)[1]
+
+    def manifest(self) -> tuple[Frame, Manifest] | None:
+        """The manifest in force; None before the first signature."""
+        return self._read("manifest", Manifest) if self.is_signed() else None
+
+    def date(self) -> Date | None:
+        """The newest date, whichever manifest it is of."""
+        return self._read("date", Date)[1] if (self.documents / "date").exists() else None
 
     def revoke(self, name: str, *, now: int) -> None:
         """Note in the register and in the broker's revocation list that a device is out.
@@ -202,7 +243,7 @@ class Desk:
         index = self._next_index(register)
         not_after = now + self.settings().validity.certificates * DAY
         credentials = Credentials.draw(draw, index, name, roles, profile=profile, not_before=now, not_after=not_after)
-        certificate = self._owner().certificate(credentials.cert, issued=now)
+        certificate = self.keyring.owner(self.newest_root()).certificate(credentials.cert, issued=now)
         client = transport.issue_client(self._authority(), str(index))
         transport.write_file(self.documents / "cert" / str(index), certificate.to_bytes(), 0o644)
         self._write_bundle(register, credentials, certificate, client)
@@ -227,26 +268,14 @@ class Desk:
         )
         directory = self.devices / cert.device
         directory.mkdir(mode=0o700)
-        _write_secret(directory / bundle.IDENTITY, credentials.identity_seed)
+        write_secret(directory / bundle.IDENTITY, credentials.identity_seed)
         if credentials.seal_secret is not None:
-            _write_secret(directory / bundle.SEAL, credentials.seal_secret)
+            write_secret(directory / bundle.SEAL, credentials.seal_secret)
         transport.write_key_pair(directory, "tls", client)
         transport.write_file(directory / bundle.AUTHORITY, self._authority().certificate_pem, 0o644)
         transport.write_file(directory / bundle.FIRST_ROOT, root.to_bytes(), 0o644)
         transport.write_file(directory / bundle.CERTIFICATE, certificate.to_bytes(), 0o644)
         transport.write_file(directory / bundle.SETTINGS, settings.encode(), 0o644)
-
-    def _owner(self) -> Owner:
-        root = self._newest_root()
-        sets = {
-            role: KeySet(tuple(map(bundle.read_secret, sorted(self.keys.glob(f"{role}-*.key")))), threshold)
-            for role, (_, threshold) in root.roles().items()
-        }
-        return Owner(root.fleet, **sets)
-
-    def _newest_root(self) -> Root:
-        versions = [int(file.suffix[1:]) for file in self.documents.glob("root.*") if file.suffix[1:].isdecimal()]
-        return self._read(f"root.{max(versions, default=1)}", Root)[1]
 
     def _authority(self) -> transport.Authority:
         return transport.Authority(_content(self.keys / "ca.key"), _content(self.transport / "ca.pem"))
@@ -263,12 +292,13 @@ class Desk:
         transport.write_file(self.directory / "register.json", register.to_json().encode(), 0o644)
 
 
+def _signed_under(root: Root, certificate: Frame) -> bool:
+    """Whether a certificate is by enough of the signers that `root` names."""
+    return sum(certificate.signed_by(key_id(key), key, root.fleet) for key in root.signer) >= root.signer_n
+
+
 def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}; {_RESTORE}") from None
-
-
-def _write_secret(path: Path, secret: bytes) -> None:
-    transport.write_file(path, secret.hex().encode() + b"\n", 0o600)

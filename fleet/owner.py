@@ -5,7 +5,7 @@ the same draws make the same fleet, byte for byte.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nacl import bindings
@@ -182,6 +182,22 @@ class Owner:
             not_after=not_after,
         )
         return sign(table, self.root, *([previous] if previous else []))
+
+    def sign_next_root(self, root: Root, renewed: Mapping[str, KeySet], *, issued: int, not_after: int) -> Frame:
+        """The root after `root`, with new keys for some roles, signed by the thresholds of the old and of the new one.
+
+        Args:
+            root: the newest one; its other keys stay, those that are not at hand among them.
+            renewed: the new keys by role, `root`, `signer` or `fresh`.
+
+        Raises:
+            ConfigurationError: too few of the root keys are at hand.
+        """
+        fields: dict[str, Any] = {}
+        for role, key_set in renewed.items():
+            fields |= {role: key_set.public_keys(), f"{role}_n": key_set.threshold}
+        table = replace(root, version=root.version + 1, issued=issued, not_after=not_after, **fields)
+        return sign(table, self.root, renewed.get("root", self.root))
 
     def sign_manifest(
         self, documents: Iterable[Frame], *, version: int, issued: int, not_after: int, root_version: int = 1

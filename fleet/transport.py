@@ -151,8 +151,18 @@ def write_file(path: Path, content: bytes, mode: int) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+        sync_directory(path.parent)
     except OSError as error:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}; make the directory writable") from error
+
+
+def sync_directory(directory: Path) -> None:
+    """Make what was renamed into or out of a directory last: the order of files holds over a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _issue(
