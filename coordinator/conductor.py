@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from time import gmtime, strftime
 
 from coordinator.context import Context
 from coordinator.epochs import Epochs
@@ -88,7 +89,8 @@ class Conductor:
         if signed is None:
             return []
         trust, names = self.context.trust, self.context.topics
-        before, model, newest = trust.pair, trust.hash_of("model"), trust.root.version if trust.root else 0
+        before, model = (trust.pair, trust.valid_until()), trust.hash_of("model")
+        newest = trust.root.version if trust.root else 0
         try:
             _take(signed, deepcopy(trust))
             actions = _take(signed, trust)
@@ -108,8 +110,9 @@ class Conductor:
             actions += self._retain(Publish(names.date(), signed.date))
         if model not in (None, trust.hash_of("model")):
             actions += self.round.models.clear()
-        if before not in ((0, 0), trust.pair):
-            actions.append(Note("documents", {"manifest": list(trust.pair)}))
+        if before[0] != (0, 0) and before != (trust.pair, until := trust.valid_until()):
+            day = strftime("%Y-%m-%d", gmtime(until))
+            actions.append(Note("documents", {"manifest": list(trust.pair), "until": day}))
         return [*actions, *self._clear_old_documents()]
 
     def _topic(self, entry: Entry) -> Callable[[int], str]:
