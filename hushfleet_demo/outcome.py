@@ -137,7 +137,7 @@ def table(outcome: Outcome, splits: "list[Split]") -> list[tuple[str, str]]:
     return [
         ("broker", outcome.broker),
         ("devices, rounds", f"{outcome.devices}, {outcome.rounds} in {outcome.seconds:.0f} s"),
-        ("accidents", f"{outcome.dropouts} upload cut off, {outcome.recoveries} committee member recovered"),
+        ("accidents", f"uploads cut off: {outcome.dropouts}, recoveries of a member: {outcome.recoveries}"),
         (
             "accuracy on two unseen people",
             f"federated {accuracy.federated_unseen:.3f}, a person's own model {accuracy.local_unseen:.3f}, "

@@ -221,6 +221,8 @@ class Federation:
             time.sleep(0.1)
         if coordinator.wait():
             raise HushfleetError(f"the coordinator failed: {' '.join(coordinator.last_lines)}")
+        if len(self.course.rounds) < self._rounds:
+            raise HushfleetError(f"the coordinator was ended after {len(self.course.rounds)} of {self._rounds} rounds")
         last = self.course.rounds[-1]["version"]
         while not all(last in of_person for of_person in self.course.scores.values()):
             self._check()
