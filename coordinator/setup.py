@@ -17,6 +17,7 @@ from hushfleet.errors import ConfigurationError, HushfleetError, MalformedError,
 from hushfleet.mqtt.inbox import Inbox
 from hushfleet.mqtt.topics import Parsed
 from hushfleet.plans import LARGEST_TRANSCRIPT, read_transcript
+from hushfleet.secagg.committee import check_keys
 from hushfleet.secagg.sealing import check_public
 from hushfleet.wire.committee import Box, Call, Card, CardList, CommitteeKey, Complaint, Transcript
 from hushfleet.wire.framing import (
@@ -181,9 +182,13 @@ class Setup:
             return []
         match at.kind:
             case "card":
-                self._on_card(at, payload, call)
+                liar = self._on_card(at, payload, call)
+                if liar:
+                    return self._fail({at.device}, liar, now)
             case "key":
-                self._on_key(at, payload, call)
+                liar = self._on_key(at, payload, call)
+                if liar:
+                    return self._fail({at.device}, liar, now)
             case "share":
                 self._on_box(at, payload)
             case "ready":
@@ -192,7 +197,8 @@ class Setup:
                 return self._on_complaint(payload, call, now)
         return self._check_deadlines(now)
 
-    def _on_card(self, at: Parsed, payload: bytes, call: Call) -> None:
+    def _on_card(self, at: Parsed, payload: bytes, call: Call) -> str:
+        """Hold a card; what is wrong with it if its owner lies."""
         frame = Frame.from_bytes(payload)
         card = read_message(frame, Card, self._context.fleet, self._context.trust.candidate_key)
         candidates = self._context.documents().committee.candidates()
@@ -202,19 +208,39 @@ class Setup:
             raise MalformedError("a card has one sealing key for every other candidate")
         for public in entries(card.seal, 32):
             check_public(public)
-        self._cards[card.sender] = (frame.hash(self._context.fleet), card)
+        card_hash, known = frame.hash(self._context.fleet), self._cards.get(card.sender)
+        if known is not None and known[0] != card_hash:
+            return f"candidate {card.sender} signed two cards"
+        self._cards[card.sender] = (card_hash, card)
+        return ""
 
-    def _on_key(self, at: Parsed, payload: bytes, call: Call) -> None:
+    def _on_key(self, at: Parsed, payload: bytes, call: Call) -> str:
+        """Hold a dealer's key once all its chunks are here; what is wrong with it if the dealer lies."""
         limit = ceremony.largest_key(call.rounds)
         data = self._inbox.offer(at.device, at.chunk, payload, limit)
         if data is None:
-            return
+            return ""
         frame = Frame.from_bytes(data, limit)
         key = read_message(frame, CommitteeKey, self._context.fleet, self._context.trust.candidate_key)
         if key.sender != at.device or key.epoch != call.epoch:
             raise MalformedError("a key of another dealer or attempt")
-        self._keys[key.sender] = (frame.hash(self._context.fleet), key)
+        if self._list is None or key.sender not in dict(self._list[1].hashes()):
+            raise RefusedError("a key without its list")
+        key_hash, known = frame.hash(self._context.fleet), self._keys.get(key.sender)
+        if known is not None:
+            return "" if known[0] == key_hash else f"member {key.sender} signed two keys"
+        # Nobody can make a point equal to one that is not published yet: of two equal ones, the later is the copy.
+        earlier = {point for _, other in self._keys.values() for point in entries(other.points, 32)}
+        try:
+            ceremony.check_key(key, call, self._list[0], len(self._list[1].hashes()) - call.f)
+            check_keys([key.points])
+        except HushfleetError as error:
+            return f"member {key.sender}: {error}"
+        if not earlier.isdisjoint(entries(key.points, 32)):
+            return f"member {key.sender} copied points of another's key"
+        self._keys[key.sender] = (key_hash, key)
         self._key_frames[key.sender] = data
+        return ""
 
     def _on_box(self, at: Parsed, payload: bytes) -> None:
         box = read_message(Frame.from_bytes(payload), Box, self._context.fleet, self._context.trust.candidate_key)
@@ -264,7 +290,7 @@ class Setup:
                 return []
             return self._publish_list(set(self._cards) & wanted, call, now)
         members = [member for member, _ in self._list[1].hashes()]
-        if set(members) <= set(self._ready) and set(members) <= set(self._keys):
+        if all(set(members) <= set(received) for received in (self._cards, self._keys, self._ready)):
             return self._join(members, call, now)
         without_key = set(members) - set(self._keys)
         if now >= call.keys_by and without_key:
