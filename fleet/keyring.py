@@ -68,6 +68,8 @@ class Keyring:
         for path, *_ in self._files():
             if path.parent == self._next:
                 _move(path, self._directory / path.name)
+        for partial in self._next.glob(".*.partial"):
+            partial.unlink()
         with suppress(OSError):
             self._next.rmdir()
         return gone
