@@ -171,7 +171,8 @@ def contents(sheet: Sheet, header: bytes, position: int) -> dict[str, bytes]:
     """What a lying dealer may seal for a member, by name."""
     shares = sheet.shares(position)
     wrong = group.scalar_add(shares[2], group.scalar(1))
-    beyond = (group.ORDER + 1).to_bytes(32, "little")
+    # The right value mod L, in a form that no honest dealer writes.
+    beyond = (int.from_bytes(shares[2], "little") + group.ORDER).to_bytes(32, "little")
     return {
         "a share of 0": header + b"".join([*shares[:2], bytes(32), *shares[3:]]),
         "a share not below L": header + b"".join([*shares[:2], beyond, *shares[3:]]),
