@@ -122,6 +122,14 @@ def test_commands_named_in_the_text_exist(page: Path) -> None:
         assert {word for word in rest if word.startswith("--")} <= known, code
 
 
+@pytest.mark.parametrize("group", ["agent", "coordinator", "broker", "fleet"])
+def test_every_command_is_shown_in_operations(group: str) -> None:
+    command, _ = walk([group])
+    assert isinstance(command, click.Group)
+    for name in command.commands:
+        assert f"hushfleet {group} {name} " in OPERATIONS
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_make_targets_and_extras_exist(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
@@ -218,6 +226,13 @@ def test_every_event_of_the_journal_is_explained() -> None:
     assert {"round", "accepted", "refused-upload", "internal-error"} <= events()
     missing = sorted(name for name in events() if f"`{name}`" not in OPERATIONS)
     assert not missing
+
+
+@pytest.mark.parametrize("room", ["hushfleet", "edge_agent", "coordinator", "broker", "fleet", "hushfleet_demo"])
+def test_every_file_of_a_room_stands_in_the_architecture(room: str) -> None:
+    names = {file.name for file in (PROJECT / room).rglob("*.py")} - {"__init__.py", "__main__.py"}
+    page = (PROJECT / "docs" / "architecture.md").read_text()
+    assert not sorted(name for name in names if name not in page)
 
 
 def test_every_state_of_the_documents_is_explained() -> None:
