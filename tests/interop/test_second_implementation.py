@@ -1,0 +1,326 @@
+"""The project against a second implementation that was written from the specification's text alone.
+
+Whatever the two read differently shows here: the second device among the project's processes, and the project's agents
+under the second coordinator, over a real broker with TLS.
+"""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from interop_site import Site
+from second_committee import Attempt, SecondMember
+from second_coordinator import SecondCoordinator
+from second_device import SecondDevice
+from second_sums import (
+    Contribution,
+    Floats,
+    Vector,
+    encoded,
+    model_hash,
+    next_version,
+    opened,
+    padded,
+    planes,
+    signed_body,
+    step_for,
+    unpacked,
+)
+from second_wire import TABLES
+
+VECTORS = Path(__file__).parent.parent / "vectors"
+STEP = 40.0
+"""Seconds that one step of a story may take."""
+
+
+def is_event(name: str, what: str, **more: Any) -> Any:
+    """Whether someone said that; for `Journal.wait`."""
+    return lambda who, event: (
+        who == name and event.get("event") == what and all(event.get(key) == value for key, value in more.items())
+    )
+
+
+# The vectors.
+
+
+def test_tables_are_those_of_the_text() -> None:
+    tables = tomllib.loads((VECTORS / "tables.toml").read_text())
+    assert {name: dict(table) for name, table in tables.items()} == TABLES
+    assert all(list(tables[name]) == list(TABLES[name]) for name in tables)
+
+
+def codec_vectors(part: str) -> list[dict[str, Any]]:
+    cases: list[dict[str, Any]] = json.loads((VECTORS / "codec.json").read_text())[part]
+    assert cases
+    return cases
+
+
+def floats(text: str) -> Floats:
+    return np.frombuffer(bytes.fromhex(text), "<f4").astype(np.float32)
+
+
+@pytest.mark.parametrize("case", codec_vectors("packing"), ids=lambda case: f"B={case['bits']}")
+def test_packing_is_that_of_the_text(case: dict[str, Any]) -> None:
+    residues = np.frombuffer(bytes.fromhex(case["residues"]), "<u2").astype(np.uint16)
+    assert planes(residues, case["bits"]).hex() == case["packed"]
+
+
+@pytest.mark.parametrize("case", codec_vectors("encoding"))
+def test_encoding_is_that_of_the_text(case: dict[str, Any]) -> None:
+    given = Contribution(
+        floats(case["delta"]),
+        case["weight"],
+        case["examples"],
+        case["training_loss_sum"],
+        case["evaluated"],
+        case["evaluation_loss_sum"],
+        case["correct"],
+    )
+    words = np.frombuffer(bytes.fromhex(case["randomness"]), "<u8").astype(np.uint64)
+    seed, largest = bytes.fromhex(case["checksum_seed"]), case["largest_survivor_set"]
+    assert step_for(case["clip"], largest) == case["step"]
+    assert encoded(given, case["clip"], largest, seed, words).packed.hex() == case["vector"]
+
+
+@pytest.mark.parametrize("case", codec_vectors("opening"))
+def test_opening_is_that_of_the_text(case: dict[str, Any]) -> None:
+    total = unpacked(bytes.fromhex(case["total"]), padded(case["coords"]))
+    policy = {"largest_weight": case["largest_weight"]}
+    sums = opened(total, case["survivors"], case["coords"], policy, case, bytes.fromhex(case["checksum_seed"]))
+    assert sums.body.tolist() == case["residues"]
+    assert sums.lanes["weight"] == case["weight"]
+
+
+@pytest.mark.parametrize("case", codec_vectors("versions"))
+def test_next_version_is_that_of_the_text(case: dict[str, Any]) -> None:
+    flat = floats(case["flat"])
+    body = signed_body(bytes.fromhex(case["body"]), len(flat))
+    after = next_version(flat, body, case["step"], case["weight"], case["rate"])
+    assert (model_hash(flat).hex(), model_hash(after).hex()) == (case["hash"], case["next_hash"])
+
+
+# The second device among the project's processes.
+
+
+def heavy_training(_flat: Floats, coords: int) -> Contribution:
+    """A delta that is clipped, of more than the usual weight, with every lane in use."""
+    delta = (0.1 * np.cos(np.arange(coords) * 0.7)).astype(np.float32)
+    return Contribution(delta, 2.5, 40, 21.5, 9, 6.25, 5)
+
+
+def no_refusals(site: Site, name: str) -> bool:
+    """Whether our own part was content with all that it saw."""
+    return not [event for who, event in site.journal.events if who == name and event["event"] in ("refused", "broken")]
+
+
+@pytest.mark.integration
+def test_second_device_takes_part_over_two_epochs(tmp_path: Path) -> None:
+    rules = "committee_min = 4\nrecoveries = 1\nlargest_weight = 3.0\nepoch_rounds = 4\n"
+    agents = ("m1", "m2", "b1", "p1", "p2", "p3", "p4")
+    site = Site(tmp_path, rules, members=("m1", "m2"), both=("b1", "second"), participants=agents[3:])
+    with site:
+        journal, index = site.journal, site.index
+        site.start_coordinator(rounds=6)
+        site.start_agents(*agents)
+        device = SecondDevice(
+            "second",
+            site.bundle("second"),
+            site.local.port,
+            journal,
+            hold=(2,),
+            training=heavy_training,
+            decline={3: 2},
+        )
+        try:
+            # One member is killed while the second device, which holds its upload back, keeps the round open.
+            journal.wait(is_event("second", "plan", round=2), STEP, "plan of round 2")
+            site.local.processes["m1"].kill()
+            device.release(2)
+            lost = journal.wait(is_event("coordinator", "round", round=2), STEP, "end of round 2")
+            assert (lost["outcome"], lost["recovered"]) == ("applied", [index["m1"]])
+            site.start_agents("m1")
+            for number in (1, 3, 4, 5, 6):
+                end = journal.wait(is_event("coordinator", "round", round=number), STEP, f"end of round {number}")
+                assert end["outcome"] == "applied", end
+                replayed = journal.wait(is_event("second", "version", round=number), STEP, f"our version {number}")
+                assert replayed["version"] == number
+                assert replayed["included"] is (number != 3)
+        finally:
+            device.stop()
+        ready = journal.of("coordinator", "epoch-ready")
+        assert ready[0]["epoch"] == 1
+        assert len(ready) >= 2
+        assert all(index["second"] in event["members"] for event in ready)
+        assert len(journal.of("second", "mask-sum")) >= 6
+        assert index["m1"] in [event["lost"] for event in journal.of("second", "share")]
+        assert journal.of("coordinator", "round")[2]["declined"] == 1
+        assert no_refusals(site, "second")
+
+
+@pytest.mark.integration
+def test_vectors_of_many_chunks_in_a_committee_without_sharing(tmp_path: Path) -> None:
+    """More than 65,536 residues, f = 0, and slices of the largest size on one side and small ones on the other."""
+    rules = "committee_min = 3\nrecoveries = 0\nepoch_rounds = 4\n"
+    agents = ("m1", "b1", "p1", "p2", "p3")
+    site = Site(
+        tmp_path,
+        rules,
+        members=("m1",),
+        both=("b1", "second"),
+        participants=agents[2:],
+        hidden=6000,
+        chunk=4096,
+    )
+    with site:
+        site.start_coordinator(rounds=2)
+        site.start_agents(*agents)
+        device = SecondDevice("second", site.bundle("second"), site.local.port, site.journal, chunk=61_440)
+        try:
+            for number in (1, 2):
+                end = site.journal.wait(is_event("coordinator", "round", round=number), STEP, f"end of {number}")
+                assert (end["outcome"], end["uploads"], end["recovered"]) == ("applied", 5, [])
+                replayed = site.journal.wait(is_event("second", "version", round=number), STEP, f"version {number}")
+                assert (replayed["version"], replayed["included"]) == (number, True)
+        finally:
+            device.stop()
+        assert no_refusals(site, "second")
+
+
+class LyingAboutItsMasks(SecondMember):
+    """Signs a mask sum that is wrong in one coordinate."""
+
+    def _distorted(self, total: Vector) -> Vector:
+        body = total.body.copy()
+        body[3] += np.uint16(1)
+        return Vector(body, total.tail)
+
+
+@pytest.mark.integration
+def test_wrong_mask_sum_is_blamed_on_its_member(tmp_path: Path) -> None:
+    rules = "committee_min = 4\nrecoveries = 1\naudit_rate = 0.0\nepoch_rounds = 4\n"
+    agents = ("m1", "m2", "b1", "p1", "p2", "p3")
+    with Site(tmp_path, rules, members=("m1", "m2"), both=("b1", "liar"), participants=agents[3:]) as site:
+        site.start_coordinator(rounds=4)
+        site.start_agents(*agents)
+        liar = SecondDevice("liar", site.bundle("liar"), site.local.port, site.journal, member=LyingAboutItsMasks)
+        try:
+            for number in (1, 2, 3, 4):
+                end = site.journal.wait(is_event("coordinator", "round", round=number), STEP, f"end of {number}")
+                if end["outcome"] == "applied":
+                    break
+            # Suspects are recovered one a round; the liar is the last of four at the latest.
+            assert end["blamed"] == [site.index["liar"]]
+            blame = site.journal.wait(is_event("liar", "blame"), STEP, "the evidence at the liar's")
+            assert blame["lost"] == site.index["liar"]
+        finally:
+            liar.stop()
+
+
+class LyingToOne(SecondMember):
+    """Deals a wrong share to the member with the lowest index."""
+
+    def _share(self, polynomial: list[int], x: int, to: int) -> int:
+        return super()._share(polynomial, x, to) + (to == 1)
+
+
+class LyingToTheSecond(SecondMember):
+    """Deals a wrong share to the honest second implementation."""
+
+    def _share(self, polynomial: list[int], x: int, to: int) -> int:
+        return super()._share(polynomial, x, to) + (to == 4)
+
+
+class ComplainingOfNothing(SecondMember):
+    """Complains of the lowest index's right box."""
+
+    def _on_keys(self, epoch: int, attempt: Attempt) -> None:
+        box = self._post.value(f"committee/{epoch}/share/1/{self._index}")
+        if box is not None:
+            self._complain(epoch, box, attempt.seal[1])
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("lie", [LyingToOne, LyingToTheSecond, ComplainingOfNothing])
+def test_complaints_are_judged_alike(tmp_path: Path, lie: type[SecondMember]) -> None:
+    """A wrong share to either implementation, and a complaint of nothing: both name the liar."""
+    rules = "committee_min = 4\nrecoveries = 1\nepoch_rounds = 4\n"
+    with Site(tmp_path, rules, members=("m1", "m2", "m3", "honest", "liar"), participants=("p1",)) as site:
+        journal, index = site.journal, site.index
+        site.start_coordinator(rounds=1)
+        site.start_agents("m1", "m2", "m3")
+        devices = [
+            SecondDevice(name, site.bundle(name), site.local.port, journal, member=member)
+            for name, member in (("honest", SecondMember), ("liar", lie))
+        ]
+        try:
+            judged = journal.wait(is_event("honest", "judged", epoch=1), STEP, "our judgement")
+            assert judged["liar"] == index["liar"]
+            failed = journal.wait(is_event("coordinator", "setup-failed", epoch=1), STEP, "the project's judgement")
+            assert f"member {index['liar']} lied" in failed["why"]
+        finally:
+            for device in devices:
+                device.stop()
+
+
+# The project's agents under the second coordinator.
+
+
+@pytest.mark.integration
+def test_second_coordinator_runs_the_projects_agents(tmp_path: Path) -> None:
+    rules = "committee_min = 4\nrecoveries = 1\nshards = 2\nepoch_rounds = 8\n"
+    agents = ("m1", "m2", "b1", "b2", "p1", "p2", "p3", "p4")
+    site = Site(tmp_path, rules, members=("m1", "absent", "m2"), both=("b1", "b2"), participants=agents[4:])
+    with site:
+        journal, index = site.journal, site.index
+        site.start_agents(*agents)
+        documents = site.fleet / "documents"
+        coordinator = SecondCoordinator(site.bundle("coordinator"), documents, site.local.port, journal)
+        try:
+            # One candidate does not get ready: the list leaves it out, though every card holds a key for it.
+            committee = coordinator.set_up(epoch=1, first=1, rounds=8, seconds=STEP, without=(index["absent"],))
+
+            # A chunk is lost on the way; a member that has answered is audited.
+            current = coordinator.announce(committee, 1)
+            current.lose.add((index["p1"], 3))
+            coordinator.until(lambda: len(current.accepted) == 6, STEP, "six uploads")
+            coordinator.freeze(committee, current)
+            coordinator.until(lambda: len(current.mask_sums) == 4, STEP, "four mask sums")
+            audited = coordinator.recover(committee, current, index["m2"], STEP)
+            assert audited.packed == current.mask_sums[index["m2"]].packed
+            coordinator.apply(current, coordinator.open(current, current.mask_sums))
+
+            # On the version that the agents replayed, with a smaller clip, later, and without one of the sums.
+            current = coordinator.announce(committee, 2, clip=0.5, opens_in=2)
+            coordinator.until(lambda: len(current.accepted) == 6, STEP, "six uploads")
+            assert min(current.first_chunks) >= current.plan.fields["opens"]
+            coordinator.freeze(committee, current)
+            coordinator.until(lambda: len(current.mask_sums) == 4, STEP, "four mask sums")
+            del current.mask_sums[index["b1"]]
+            recovered = coordinator.recover(committee, current, index["b1"], STEP)
+            sums = current.mask_sums | {index["b1"]: recovered}
+            coordinator.apply(current, coordinator.open(current, sums))
+
+            # A round that is aborted, then one whose sample leaves a device out.
+            current = coordinator.announce(committee, 3)
+            coordinator.until(lambda: len(current.accepted) == 6, STEP, "six uploads")
+            coordinator.abort(current)
+            current, chosen = coordinator.announce_to(committee, 4, how_many=5)
+            coordinator.until(lambda: len(current.accepted) == 5, STEP, "five uploads")
+            assert current.accepted == chosen
+            coordinator.freeze(committee, current)
+            coordinator.until(lambda: len(current.mask_sums) == 4, STEP, "four mask sums")
+            coordinator.apply(current, coordinator.open(current, current.mask_sums))
+            assert list(current.uploads) == chosen or sorted(current.uploads) == chosen
+
+            # A clip that the policy does not allow.
+            current = coordinator.announce(committee, 5, clip=2.0)
+            coordinator.until(lambda: len(current.declined) == 6, STEP, "six refusals")
+            assert set(current.declined.values()) == {4}
+            coordinator.abort(current)
+        finally:
+            coordinator.close()
+            for who, event in journal.events:
+                print(who, event)
