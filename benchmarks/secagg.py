@@ -2,8 +2,9 @@
 
     python benchmarks/secagg.py --devices 100 --parameters 100000 --json secagg.json
 
-Each side runs in a process of its own, one after the other. Seconds are processor seconds: of one client and of one
-member (medians), of the coordinator for the whole round. Transport, disk and training are left out on all sides.
+Each side runs in a process of its own, one after the other; with several runs the sides take turns, and the median of
+each figure counts. Seconds are processor seconds: of one client and of one member (medians), of the coordinator for the
+whole round. Transport, disk and training are left out on all sides.
 """
 
 import json
@@ -13,6 +14,7 @@ import sys
 import venv
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import click
@@ -93,6 +95,14 @@ def run(python: Path | str, script: str, *numbers: int) -> Side:
     return side
 
 
+def middle(runs: list[Side]) -> Side:
+    """The median of each figure."""
+    return {
+        group: {name: median(side[group][name] for side in runs) for name in figures}
+        for group, figures in runs[0].items()
+    }
+
+
 def table(sides: dict[str, Side | None]) -> list[str]:
     """All figures, with Flower's and our distance from the floor as ratios to ours."""
     lines = [f"{'':44}" + "".join(f"{name:>12}" for name in (*COLUMNS, "flower/ours", "ours/floor"))]
@@ -145,9 +155,12 @@ def remarks(sides: dict[str, Any]) -> list[str]:
 @click.option("--json", "json_path", type=click.Path(path_type=Path), required=True, help="Write the figures here.")
 @click.option("--slice", "size", type=click.IntRange(256, LARGEST_SLICE), default=LARGEST_SLICE, show_default=True,
               help="Bytes of a message's slice.")  # fmt: skip
+@click.option("--runs", type=click.IntRange(1), default=1, show_default=True, help="Of each side, taking turns.")
 @click.option("--install-flower", is_flag=True, help=f"Install {FLOWER} into a virtual environment of its own first.")
 @click.option("--without-flower", is_flag=True, help="Leave Flower out.")
-def main(devices: int, parameters: int, json_path: Path, size: int, install_flower: bool, without_flower: bool) -> None:
+def main(
+    devices: int, parameters: int, json_path: Path, size: int, runs: int, install_flower: bool, without_flower: bool
+) -> None:
     """Processor time, bytes and memory of a round: this project, Flower's SecAgg+ and the floor, side by side."""
     python = flower_python()
     if install_flower:
@@ -156,11 +169,18 @@ def main(devices: int, parameters: int, json_path: Path, size: int, install_flow
         raise click.ClickException(
             f"{FLOWER} is not in {python.parent.parent}; --install-flower puts it there, --without-flower leaves it out"
         )
-    sides: dict[str, Side | None] = {
-        "hushfleet": run(sys.executable, "secagg_hushfleet.py", devices, parameters, size),
-        "flower": None if without_flower else run(python, "secagg_flower.py", devices, parameters),
-        "floor": run(sys.executable, "secagg_floor.py", devices, parameters),
+    commands: dict[str, tuple[Path | str, str, tuple[int, ...]]] = {
+        "hushfleet": (sys.executable, "secagg_hushfleet.py", (devices, parameters, size)),
+        "flower": (python, "secagg_flower.py", (devices, parameters)),
+        "floor": (sys.executable, "secagg_floor.py", (devices, parameters)),
     }
+    if without_flower:
+        del commands["flower"]
+    taken: dict[str, list[Side]] = {name: [] for name in commands}
+    for _ in range(runs):
+        for name, (interpreter, script, numbers) in commands.items():
+            taken[name].append(run(interpreter, script, *numbers))
+    sides = {name: middle(taken[name]) if name in taken else None for name in COLUMNS}
     click.echo(f"{devices} devices, {parameters:,} parameters, 7 members of which 1 may fail, slices of {size:,} bytes")
     click.echo("\n".join(["", *table(sides), "", *remarks(sides), ""]))
     judged = goals(sides) if (devices, parameters) == GOALS_FOR else []

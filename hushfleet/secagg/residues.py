@@ -160,7 +160,9 @@ def _check(bits: int, count: int) -> None:
 
 
 def _fold(octets: NDArray[np.uint8], bits: int) -> bytes:
-    """Pack the low 1 to 8 bits of each byte."""
+    """Pack the low 1 to 8 bits of each byte; 8 are the byte as it is."""
+    if bits == 8:
+        return octets.tobytes()
     words = octets.view(np.uint64)
     planes = []
     taken = 0
@@ -177,6 +179,8 @@ def _fold(octets: NDArray[np.uint8], bits: int) -> bytes:
 
 def _unfold(octets: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.uint8]:
     """Undo `_fold`."""
+    if bits == 8:
+        return octets.copy()
     words = np.zeros(count // 8, np.uint64)
     start = taken = 0
     for width in _powers_of_two(bits):
