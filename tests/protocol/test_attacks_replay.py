@@ -10,7 +10,7 @@ from witness import Witness
 from hushfleet.actions import Publish
 from hushfleet.secagg.sealing import unseal
 from hushfleet.wire.framing import Frame, read
-from hushfleet.wire.round import ACCEPTED, REFUSED, Claim, Decline, Header, MaskSum, Plan, Receipt
+from hushfleet.wire.round import ACCEPTED, ANOTHER_HELD, REFUSED, Claim, Decline, Header, MaskSum, Plan, Receipt
 
 # Uploads.
 
@@ -57,25 +57,31 @@ def test_an_upload_sent_ten_times_counts_once() -> None:
 
     fleet.world.tamper = tamper
     fleet.world.run(fleet.world.rounds_ended(2))
-    assert [outcome["uploads"] for outcome in fleet.world.outcomes()] == [3, 3]
+    assert [(outcome["outcome"], outcome["uploads"]) for outcome in fleet.world.outcomes()] == [("applied", 3)] * 2
     Witness(fleet.world).check()
 
 
 def test_a_second_upload_of_one_device_is_refused_and_the_first_one_counts() -> None:
-    """The liar signs two different uploads for one plan; the second would replace the first after its acceptance."""
+    """The liar signs two different uploads for one plan; the second would take the accepted one's place."""
     fleet = Fleet()
-    fleet.world.run(fleet.world.noted(0, "accepted"))
+    fleet.keep_from_coordinator(VICTIM)
+    fleet.world.run(fleet.world.noted(0, "accepted", 2))
     plan_frame = Frame.from_bytes(fleet.world.broker.retained[fleet.topics.plan()])
     plan, plan_hash = read(plan_frame, Plan), plan_frame.hash(fleet.keys.fleet)
     first = read(Frame.from_bytes(fleet.sent("upload", LIAR, 1)[0].payload), Header)
     other = replace(first, hashes=bytes(len(first.hashes)))
-    context = fleet.world.device(LIAR).context
     claim = Claim(plan.roster, plan_hash, 1, LIAR, other.y, other.upload_hash())
-    forged = replace(other, sig=context.identity.sign("upload", fleet.keys.fleet, claim.to_bytes()))
-    fleet.world.run_for(0.005)
-    fleet.inject(fleet.topics.up(0, LIAR, "upload", 1, 0), Frame(Header.KIND, forged.to_body()).to_bytes())
+    signature = fleet.keys.credentials[LIAR].identity().sign("upload", fleet.keys.fleet, claim.to_bytes())
+    fleet.world.run_for(2)
+    second = Frame(Header.KIND, replace(other, sig=signature).to_body()).to_bytes()
+    fleet.inject(fleet.topics.up(0, LIAR, "upload", 1, 0), second)
+    fleet.world.run_for(1)
+    assert (fleet.receipts(LIAR)[-1].state, fleet.receipts(LIAR)[-1].reason) == (REFUSED, ANOTHER_HELD)
+    fleet.world.crash(0)
+    fleet.world.start(0)
+    fleet.world.tamper = lambda sender, publish: [publish]
     fleet.world.run(fleet.world.rounds_ended(1))
-    assert Witness(fleet.world).results[1].includes(LIAR)
+    assert (fleet.world.outcomes()[0]["outcome"], fleet.world.outcomes()[0]["uploads"]) == ("applied", 3)
     Witness(fleet.world).check_sums("replay")
 
 
