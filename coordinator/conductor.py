@@ -13,7 +13,7 @@ from coordinator.context import Context
 from coordinator.epochs import Epochs
 from coordinator.round import Round, RoundSettings
 from coordinator.setup import Setup, SetupSettings
-from hushfleet.actions import RETAINED, Action, Note, Publish, Subscribe, clear, retain, retained
+from hushfleet.actions import RETAINED, Action, Note, Publish, Subscribe, Wake, clear, retain, retained
 from hushfleet.errors import HushfleetError, RefusedError
 from hushfleet.mqtt.inbox import Inbox, publishes
 from hushfleet.mqtt.topics import Parsed
@@ -61,7 +61,7 @@ class Conductor:
         self._inbox = Inbox()
         self._signed: Signed | None = None
         self._awaited = context.topics.result(self.round.last) if self.round.between() else ""
-        self._next_plan = 0.0
+        self._resting_since: float | None = None
         self._done = 0
         self._state = WAITING
         self._resumed = False
@@ -226,7 +226,7 @@ class Conductor:
         if actions and self.round.plan is None:
             self._after_round(self.round.last, now)
         elif self.round.between():
-            self._next_plan = now + self._interval()
+            self._resting_since = now
         return actions
 
     def _advance_setup(self, now: float) -> list[Action]:
@@ -238,17 +238,19 @@ class Conductor:
         self._done += 1
         self.outcomes[self.round.outcome] += 1
         self._awaited = self.context.topics.result(number)
-        self._next_plan = now + max(self._settings.pause, self._interval())
+        self._resting_since = now
 
-    def _interval(self) -> int:
-        """Seconds between two rounds that devices insist on, each by its own clock."""
-        return self.context.documents().policy.interval
+    def _rests_until(self) -> float:
+        """The end of the pause after a round; devices insist on the policy's interval, each by its own clock."""
+        if self._resting_since is None:
+            return 0.0
+        return self._resting_since + max(self._settings.pause, self.context.documents().policy.interval)
 
     def _begin_round(self, now: float) -> list[Action]:
-        if self._awaited or now < self._next_plan:
+        if self._awaited or (self._settings.total and self._done >= self._settings.total):
             return []
-        if self._settings.total and self._done >= self._settings.total:
-            return []
+        if now < self._rests_until():
+            return [Wake(self._rests_until())]
         serving = self.epochs.serving(self.round.last + 1, int(now), int(now) + self._settings.collect)
         if serving is None:
             return []

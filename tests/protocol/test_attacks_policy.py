@@ -191,10 +191,11 @@ def test_rounds_that_abort_use_the_base_up_all_the_same(restart: bool) -> None:
     adversary.world.run_for(15)
     assert adversary.uploads(refused) == {}
     assert all(declines(adversary, device) == [(5, BASE_USED_UP)] for device in PARTICIPANTS)
-    for device in PARTICIPANTS:
+    everyone = (*MEMBERS, *PARTICIPANTS)
+    for device in everyone:
         adversary.world.crash(device)
     adversary.world.run_for(86_400)
-    for device in PARTICIPANTS:
+    for device in everyone:
         adversary.world.start(device)
     adversary.open_round(6)
     again = adversary.announce(adversary.plan(7))
