@@ -120,10 +120,21 @@ class Site:
                 run("fleet", "add", self.fleet, *names, "--role", role, "--profile", profile)
         run("fleet", "sign", self.fleet)
         (directory / "rows").mkdir()
-        self.index = {name: number for number, name in enumerate((*members, *both, *participants), start=1)}
-        for name, number in self.index.items():
-            (directory / "rows" / f"{name}.csv").write_text(rows(number))
-            self.local.configure(name, AGENT.format(name=name))
+        self._profile = profile
+        self.index: dict[str, int] = {}
+        for name in (*members, *both, *participants):
+            self._give_rows(name)
+
+    def _give_rows(self, name: str) -> None:
+        number = self.index[name] = len(self.index) + 1
+        (self.local.directory / "rows" / f"{name}.csv").write_text(rows(number))
+        self.local.configure(name, AGENT.format(name=name))
+
+    def add_participant(self, name: str) -> None:
+        """The owners certify one more, and sign."""
+        run("fleet", "add", self.fleet, name, "--role", "participant", "--profile", self._profile)
+        run("fleet", "sign", self.fleet)
+        self._give_rows(name)
 
     def __enter__(self) -> Self:
         self.local.start_broker()

@@ -475,9 +475,10 @@ class SecondCoordinator:
             },
             self.bundle.identity,
         )
-        self._post.publish_chunks(
-            f"model/{self.version}/delta", chunked(delta.raw, self._fleet, self._chunk), retain=True
-        )
+        snapshot = self.flat.astype("<f4").tobytes()
+        for kind, payload in (("delta", delta.raw), ("snapshot", snapshot)):
+            chunks = chunked(payload, self._fleet, self._chunk)
+            self._post.publish_chunks(f"model/{self.version}/{kind}", chunks, retain=True)
         self._end(
             current,
             {

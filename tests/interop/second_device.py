@@ -68,6 +68,7 @@ class SecondDevice:
         chunk: bytes a slice of what it cuts.
         decline: the reason with which it declines, by round.
         member: how it is a member, to try one that lies.
+        by_snapshot: whether it takes the newest snapshot instead of replaying deltas.
     """
 
     def __init__(
@@ -81,10 +82,11 @@ class SecondDevice:
         training: Callable[[Floats, int], Contribution] = any_training,
         decline: dict[int, int] | None = None,
         member: type[SecondMember] = SecondMember,
+        by_snapshot: bool = False,
     ) -> None:
         self.bundle = Bundle.load(directory)
         self._name, self._journal, self._held, self._chunk, self._training = name, journal, set(hold), chunk, training
-        self._decline = dict(decline or {})
+        self._decline, self._by_snapshot = dict(decline or {}), by_snapshot
         self._documents = Documents(self.bundle.fleet, self.bundle.frame("root.1"), self.bundle.root_hash)
         own = parse(self.bundle.frame("certificate"), self.bundle.fleet, "certificate").fields["cert"]
         self._roles = own["roles"]
@@ -202,8 +204,21 @@ class SecondDevice:
             result = self._documents.from_coordinator(payload, "result").fields
             require(topic == f"result/{result['round']}", "a result under another round's topic")
             self.newest_round = max(self.newest_round or 0, result["round"])
-            if result["outcome"] == 0 and result["base"] == self.version:
+            if result["outcome"] == 0 and self._by_snapshot and result["version"] > self.version:
+                self._jump(result)
+            elif result["outcome"] == 0 and result["base"] == self.version:
                 self._replay(result)
+
+    def _jump(self, result: Fields) -> None:
+        assert self.flat is not None
+        payload = self._post.whole(f"model/{result['version']}/snapshot", 4 * len(self.flat))
+        if payload is None:
+            return
+        require(len(payload) == 4 * len(self.flat), "a snapshot of another length")
+        flat = np.frombuffer(payload, "<f4").astype(np.float32)
+        require(model_hash(flat) == result["version_hash"], "the snapshot has another model hash")
+        self.flat, self.version = flat, result["version"]
+        self._say({"event": "snapshot", "version": self.version, "hash": model_hash(flat).hex()})
 
     def _replay(self, result: Fields) -> None:
         assert self.flat is not None
@@ -290,9 +305,9 @@ class SecondDevice:
         if not self._upload:
             assert self.flat is not None
             require(model_hash(self.flat) == fields["base_hash"], "the plan's base is not our model")
-            self._make_upload(plan, self._training(self.flat, fields["coords"]))
+            self._upload_hash, self._upload = self.make_upload(plan, self._training(self.flat, fields["coords"]))
             self._asked = time.monotonic()
-            self._post.publish_chunks(self._upload_topic(fields["round"]), self._upload)
+            self.send_upload(fields["round"], self._upload)
             self._say({"event": "upload", "round": fields["round"], "chunks": len(self._upload)})
         elif time.monotonic() - self._asked > ASK_AGAIN:
             self._asked, self._asking = time.monotonic(), True
@@ -309,7 +324,11 @@ class SecondDevice:
         shard = self.bundle.index % self._documents.named["policy"].fields["shards"]
         return f"up/{shard}/{self.bundle.index}/upload/{number}"
 
-    def _make_upload(self, plan: Frame, given: Contribution) -> None:
+    def send_upload(self, number: int, chunks: list[bytes]) -> None:
+        self._post.publish_chunks(self._upload_topic(number), chunks)
+
+    def make_upload(self, plan: Frame, given: Contribution) -> tuple[bytes, list[bytes]]:
+        """Upload hash and chunks of a masked upload; the first chunk is the header."""
         fields, policy = plan.fields, self._documents.named["policy"].fields
         words = np.frombuffer(secrets.token_bytes(8 * fields["coords"]), "<u8").astype(np.uint64)
         vector = encoded(given, fields["clip"], policy["largest_survivor_set"], digest("chks", plan.hash), words)
@@ -323,7 +342,7 @@ class SecondDevice:
         assert len(data) == vector_length(m)
         pieces = slices(data, self._chunk)
         hashes = b"".join(map(chunk_hash, pieces))
-        self._upload_hash = upload_hash(len(data), hashes)
+        whole = upload_hash(len(data), hashes)
         header = {
             "round": fields["round"],
             "y": y,
@@ -337,10 +356,10 @@ class SecondDevice:
                 plan.hash,
                 fields["round"],
                 y,
-                self._upload_hash,
+                whole,
             ),
         }
-        self._upload = [make("header", self.bundle.fleet, header).raw, *pieces]
+        return whole, [make("header", self.bundle.fleet, header).raw, *pieces]
 
     # Messages to this device.
 
@@ -365,8 +384,10 @@ class SecondDevice:
             raise Refused(f"a message of kind {kind}")
 
     def _on_receipt(self, receipt: Fields) -> None:
-        require(receipt["upload"] == self._upload_hash, "a receipt for another upload")
-        self._say({"event": "receipt", **{name: receipt[name] for name in ("round", "state", "reason")}})
+        said = {name: receipt[name] for name in ("round", "state", "reason")}
+        self._say({"event": "receipt", "upload": receipt["upload"].hex(), **said})
+        if receipt["upload"] != self._upload_hash:
+            return
         if receipt["state"] == 0:
             self._accepted = True
         elif receipt["state"] == 2 and self._asking:
