@@ -17,7 +17,7 @@ from hushfleet.actions import Publish
 from hushfleet.errors import MalformedError
 from hushfleet.mqtt.topics import Parsed, Topics
 from hushfleet.secagg import group
-from hushfleet.secagg.committee import Sheet, deal
+from hushfleet.secagg.committee import Sheet, commitments, deal, recover
 from hushfleet.secagg.sealing import seal, unseal
 from hushfleet.wire.committee import Box, Card, CommitteeKey, Complaint, Transcript
 from hushfleet.wire.framing import Frame, Table, read
@@ -363,3 +363,13 @@ def test_a_transcript_of_the_liars_own_is_named() -> None:
     fleet.alter("ready", lambda transcript: replace(transcript, not_after=transcript.not_after + 1))
     assert fleet.failure() == f"members [{LIAR}] signed another transcript"
     fleet.check_the_next_attempt_goes_without_the_liar()
+
+
+def test_the_weaker_variant_falls_missing_boxes_answered_in_public_open_an_honest_dealers_secret() -> None:
+    """(9, 3) with nobody corrupt: the broker hides the dealer's boxes, each member complains, the dealer shows it its
+    share for all to see. Six of them are the secret. Above, a box that never came opens nothing.
+    """
+    members, threshold = 9, 6
+    sheet = deal(bytes(32), seeded("public"), bytes(32), 1, threshold)
+    shown = [(position, sheet.shares(position)[0]) for position in range(2, members + 1)][:threshold]
+    assert recover(shown, commitments(sheet.points(), threshold)[0]) == sheet.secrets()[0]
