@@ -75,11 +75,6 @@ BUGS: dict[str, Bug] = {
         "        if member in self._answered:\n            if",
         "        if False:\n            if",
     ),
-    "answers-not-erased": Bug(
-        "coordinator.opening",
-        "        return [Erase(key) for key in (*sums, *shares, SUSPECT)]",
-        "        return [Erase(key) for key in (*shares, SUSPECT)]",
-    ),
     "threshold-one-too-high": Bug(
         "coordinator.epochs",
         "return len(self.points) - self.transcript.f",

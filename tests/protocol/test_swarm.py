@@ -16,6 +16,7 @@ def simulate(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, swarm.__file__, *arguments], capture_output=True, text=True)
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("part", range(4))
 def test_nothing_that_must_not_happen_happens(part: int) -> None:
     done = simulate("--rounds", str(ROUNDS), "--first-seed", str(part * APART))
@@ -23,6 +24,7 @@ def test_nothing_that_must_not_happen_happens(part: int) -> None:
     print(done.stdout)
 
 
+@pytest.mark.timeout(400)  # a bug that stalls a fleet is found only when its virtual hours are over
 @pytest.mark.parametrize("name", BUGS)
 def test_a_planted_bug_is_found(name: str) -> None:
     done = simulate("--bug", name, "--first-seed", str(BUGS[name].seed), "--rounds", "200")
