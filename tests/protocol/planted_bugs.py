@@ -44,6 +44,7 @@ BUGS: dict[str, Bug] = {
         "coordinator.uploads",
         "record = _Record(Frame(Header.KIND, header.to_body()).to_bytes(), 1)",
         "record = _Record(Frame(Header.KIND, header.to_body()).to_bytes(), 0)",
+        seed=31,
     ),
     "second-survivor-set": Bug(
         "coordinator.round",
