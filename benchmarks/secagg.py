@@ -24,6 +24,8 @@ FLOWER = "flwr==1.42.0"
 LARGEST_SLICE = 61_440
 GOALS_FOR = (100, 100_000)
 """Devices and parameters."""
+TWO_CORES = 1.8
+"""Two threads that only hash must be so much faster than one, or there are no two free cores to judge threads by."""
 COLUMNS = ("hushfleet", "flower", "floor")
 ROWS = {
     "client_seconds": ("client, ms CPU", 1e3, 2),
@@ -127,8 +129,11 @@ def goals(sides: dict[str, Side | None]) -> list[Goal]:
     found = [
         Goal("client over its floor", figures["client_seconds"] / least["client_seconds"], 2.0, False),
         Goal("member over its floor", figures["member_seconds"] / least["member_seconds"], 1.5, False),
-        Goal("a member's two threads over one, by the clock", ours["details"]["member_speed_up"], 1.7, True),
     ]
+    if ours["details"]["hashing_speed_up"] >= TWO_CORES:
+        found.append(
+            Goal("a member's two threads over one, by the clock", ours["details"]["member_speed_up"], 1.7, True)
+        )
     if flower:
         peer = flower["figures"]
         found += [
@@ -145,6 +150,8 @@ def remarks(sides: dict[str, Any]) -> list[str]:
         f"of a client's time {ours['upload_seconds'] * 1e3:.2f} ms make messages of a trained update",
         f"besides, a device spends {ours['model_seconds'] * 1e3:.2f} ms on the result and the new model",
         f"a member sends {ours['member_bytes_up']:,.0f} bytes and gets {ours['member_bytes_down']:,.0f}",
+        f"two threads over one, by the clock: a member {ours['member_speed_up']:.2f}, hashing alone"
+        f" {ours['hashing_speed_up']:.2f}; a member's are judged from {TWO_CORES} of hashing on",
         f"a client's floor without rounding, checksum and verifying: {floor['masking_seconds'] * 1e3:.2f} ms",
     ]
 
