@@ -25,6 +25,7 @@ test-floor:
 
 bench: setup
 	$(PYTHON) benchmarks/watch_splits.py $(ARGS)
+	$(PYTHON) benchmarks/secagg.py --install-flower --json secagg.json
 
 # Simulated fleets with every fault until so many rounds have ended, on every core; FIRST_SEED goes on from an earlier run.
 soak: setup-test
