@@ -388,21 +388,30 @@ class SecondCoordinator:
             "reason": 0,
             "missing": bytes(missing),
         }
-        self._send(device, "receipt", str(current.number), make("receipt", self._fleet, fields, self.bundle.identity))
+        self.send(device, "receipt", str(current.number), make("receipt", self._fleet, fields, self.bundle.identity))
 
-    def _send(self, device: int, kind: str, name: str, frame: Frame) -> None:
+    def send(self, device: int, kind: str, name: str, frame: Frame) -> None:
         self._post.publish_chunks(f"down/{device}/{kind}/{name}", chunked(frame.raw, self._fleet, self._chunk))
 
     def freeze(self, committee: Committee, current: Round) -> None:
         """Freeze the accepted uploads as the survivor set, and show it to the committee."""
-        entries = []
-        for index in current.accepted:
-            upload = current.uploads[index]
-            entries.append(u32(index) + upload.header["y"] + upload.hash + upload.header["sig"])
-        fields = {"plan": current.plan.hash, "entries": b"".join(entries)}
-        current.survivors = make("survivors", self._fleet, fields, self.bundle.identity)
+        current.survivors = self.survivors(current, self.entries(current))
         for h in committee.members:
-            self._send(h, "survivors", str(current.number), current.survivors)
+            self.send(h, "survivors", str(current.number), current.survivors)
+
+    @staticmethod
+    def entries(current: Round) -> list[bytes]:
+        """One entry for each accepted upload."""
+        uploads = [(index, current.uploads[index]) for index in current.accepted]
+        return [u32(index) + one.header["y"] + one.hash + one.header["sig"] for index, one in uploads]
+
+    def survivors(self, current: Round, entries: list[bytes]) -> Frame:
+        fields = {"plan": current.plan.hash, "entries": b"".join(entries)}
+        return make("survivors", self._fleet, fields, self.bundle.identity)
+
+    def request(self, current: Round, survivors: Frame, lost: int) -> Frame:
+        fields = {"plan": current.plan.hash, "set": survivors.hash, "lost": lost}
+        return make("request", self._fleet, fields, self.bundle.identity)
 
     def _on_mask_sum(self, current: Round, h: int, name: str, fields: Fields) -> None:
         require(
@@ -416,11 +425,10 @@ class SecondCoordinator:
     def recover(self, committee: Committee, current: Round, lost: int, seconds: float) -> Vector:
         """A member's mask sum from the others' shares; also the audit of one that answered."""
         assert current.survivors is not None
-        fields = {"plan": current.plan.hash, "set": current.survivors.hash, "lost": lost}
-        request = make("request", self._fleet, fields, self.bundle.identity)
+        request = self.request(current, current.survivors, lost)
         for h in committee.members:
             if h != lost:
-                self._send(h, "request", f"{current.number}.{lost}", request)
+                self.send(h, "request", f"{current.number}.{lost}", request)
         k = current.number - committee.call["first"]
         commitments = committee.commitments(lost, k)
         shares = current.shares.setdefault(lost, {})

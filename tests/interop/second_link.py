@@ -38,14 +38,14 @@ class Journal:
         with self._said:
             return [event for name, event in self.events if name == who and event.get("event") == what]
 
-    def wait(self, right: Callable[[str, Event], bool], seconds: float, for_what: str) -> Event:
-        """The first event that is right, from the beginning on.
+    def wait(self, right: Callable[[str, Event], bool], seconds: float, for_what: str, since: int = 0) -> Event:
+        """The first event that is right, of those after the first `since`.
 
         Raises:
             AssertionError: there was none in time; with what was said last.
         """
         found: list[Event] = []
-        seen = 0
+        seen = since
 
         def look() -> bool:
             nonlocal seen

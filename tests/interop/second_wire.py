@@ -139,19 +139,32 @@ def pack(name: str, fields: Fields) -> bytes:
     return msgpack.packb(body, use_bin_type=True)  # type: ignore[no-any-return]
 
 
-def _unpack(data: bytes) -> Any:
+def decoded(data: bytes) -> Any:
+    """What msgpack of the protocol's types, in its one form, says, or `Refused`."""
     try:
         value = msgpack.unpackb(data, raw=False, use_list=True, strict_map_key=True)
         canonical = msgpack.packb(value, use_bin_type=True) == data
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
         raise Refused(f"not msgpack: {error}") from None
-    require(canonical, "not canonical")
+    require(canonical and _plain(value), "not canonical")
     return value
+
+
+def _plain(value: Any) -> bool:
+    """Whether it is made of nothing but the protocol's types, the keys of its maps ascending text."""
+    if type(value) is dict:
+        ascending = all(type(key) is str for key in value) and list(value) == sorted(value)
+        return ascending and all(map(_plain, value)) and all(map(_plain, value.values()))
+    if type(value) is list:
+        return all(map(_plain, value))
+    if type(value) is str:
+        return value.isascii()
+    return type(value) in (bytes, float) or (type(value) is int and value >= 0)
 
 
 def unpack(name: str, data: bytes) -> Fields:
     """The fields of a body, or `Refused`."""
-    value = _unpack(data)
+    value = decoded(data)
     require(_fits(value, f"{{{name}}}"), f"not a {name} body")
     return value  # type: ignore[no-any-return]
 
@@ -256,7 +269,7 @@ def make(kind: str, fleet: bytes, fields: Fields, *signers: Identity) -> Frame:
 
 def parse(payload: bytes, fleet: bytes, *kinds: str) -> Frame:
     """A frame of one of these types, not yet verified; a message's only signer is its sender."""
-    value = _unpack(payload)
+    value = decoded(payload)
     require(type(value) is list and len(value) == 3, "not a frame")
     kind, body, pairs = value
     require(kind in kinds and type(body) is bytes and type(pairs) is list and len(pairs) <= 32, f"no {kinds} frame")

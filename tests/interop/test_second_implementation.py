@@ -6,16 +6,20 @@ under the second coordinator, over a real broker with TLS.
 
 import json
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from interop_site import Site
 from second_committee import Attempt, SecondMember
 from second_coordinator import SecondCoordinator
-from second_device import SecondDevice
+from second_device import SecondDevice, any_training
 from second_sums import (
+    IDENTITY,
     Contribution,
     Floats,
     Vector,
@@ -29,7 +33,24 @@ from second_sums import (
     step_for,
     unpacked,
 )
-from second_wire import TABLES
+from second_wire import (
+    DOCUMENTS,
+    MESSAGES,
+    PARTS,
+    TABLES,
+    Frame,
+    Identity,
+    Refused,
+    claim,
+    decoded,
+    make,
+    parse,
+    unpack,
+    upload_hash,
+)
+
+from hushfleet.errors import MalformedError
+from hushfleet.wire import canonical, framing
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 STEP = 40.0
@@ -234,31 +255,43 @@ def test_wrong_mask_sum_is_blamed_on_its_member(tmp_path: Path) -> None:
             liar.stop()
 
 
-class LyingToOne(SecondMember):
+class Patient(SecondMember):
+    """Deals when everyone else has: whoever is slow then listens already when the lie is judged and the topics cleared."""
+
+    def _others_dealt(self, epoch: int, attempt: Attempt) -> bool:
+        others = [h for h in attempt.members if h != self._index]
+        return all([self._post.value(f"committee/{epoch}/key/{h}/0") for h in others])
+
+    def _deal(self, epoch: int, attempt: Attempt) -> None:
+        if self._others_dealt(epoch, attempt):
+            super()._deal(epoch, attempt)
+
+
+class LyingToOne(Patient):
     """Deals a wrong share to the member with the lowest index."""
 
     def _share(self, polynomial: list[int], x: int, to: int) -> int:
         return super()._share(polynomial, x, to) + (to == 1)
 
 
-class LyingToTheSecond(SecondMember):
+class LyingToTheSecond(Patient):
     """Deals a wrong share to the honest second implementation."""
 
     def _share(self, polynomial: list[int], x: int, to: int) -> int:
         return super()._share(polynomial, x, to) + (to == 4)
 
 
-class ComplainingOfNothing(SecondMember):
-    """Complains of the lowest index's right box."""
+class ComplainingOfNothing(Patient):
+    """Complains, once, of the lowest index's right box."""
 
     def _on_keys(self, epoch: int, attempt: Attempt) -> None:
         box = self._post.value(f"committee/{epoch}/share/1/{self._index}")
-        if box is not None:
-            self._complain(epoch, box, attempt.seal[1])
+        if box is not None and 1 in attempt.seal:
+            self._complain(epoch, box, attempt.seal.pop(1))
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("lie", [LyingToTheSecond, ComplainingOfNothing])
+@pytest.mark.parametrize("lie", [LyingToOne, LyingToTheSecond, ComplainingOfNothing])
 def test_complaints_are_judged_alike(tmp_path: Path, lie: type[SecondMember]) -> None:
     """A wrong share to either implementation, and a complaint of nothing: both name the liar."""
     rules = "committee_min = 4\nrecoveries = 1\nepoch_rounds = 4\n"
@@ -350,3 +383,165 @@ def test_second_coordinator_runs_the_projects_agents(tmp_path: Path) -> None:
                 journal.wait(is_event(name, "round", round=6, outcome="applied"), STEP, f"version 4 at {name}")
         finally:
             coordinator.close()
+
+
+def receipt_for(site: Site, device: SecondDevice, upload: bytes, chunks: list[bytes]) -> tuple[int, int]:
+    """(state, reason) of the first receipt after sending this; asked again while the coordinator keeps silent."""
+    seen = len(site.journal.events)
+
+    def fresh(who: str, event: dict[str, Any]) -> bool:
+        return who == "second" and event["event"] == "receipt" and event["upload"] == upload.hex()
+
+    for _ in range(20):
+        device.send_upload(1, chunks)
+        try:
+            event = site.journal.wait(fresh, 2.0, "receipt", since=seen)
+        except AssertionError:
+            continue
+        return event["state"], event["reason"]
+    raise AssertionError("no receipt")
+
+
+@pytest.mark.integration
+def test_receipts_give_the_reasons_of_the_text(tmp_path: Path) -> None:
+    rules = "committee_min = 3\nrecoveries = 0\nepoch_rounds = 4\n"
+    people = ("second", "p1", "p2", "p3", "late")
+    with Site(tmp_path, rules, members=("m1", "m2", "m3"), participants=people) as site:
+        site.start_coordinator(rounds=1)
+        site.start_agents("m1", "m2", "m3", "p1", "p2", "p3")
+        device = SecondDevice("second", site.bundle("second"), site.local.port, site.journal, hold=(1,))
+        try:
+            site.journal.wait(is_event("second", "plan"), STEP, "plan")
+            plan = device.plan
+            assert plan is not None
+            assert device.flat is not None
+            given = any_training(device.flat, len(device.flat))
+            (upload, chunks), (other, other_chunks) = (device.make_upload(plan, given) for _ in range(2))
+            header = unpack("header", parse(chunks[0], plan.fleet, "header").body)
+
+            def changed(**fields: Any) -> tuple[bytes, list[bytes]]:
+                """The header with other fields, and a claim that fits them."""
+                new = header | fields
+                whole = upload_hash(new["length"], new["hashes"])
+                roster = plan.fields["roster"]
+                new["sig"] = claim(device.bundle.identity, plan.fleet, roster, plan.hash, 1, new["y"], whole)
+                return whole, [
+                    make("header", plan.fleet, new | ({"sig": fields["sig"]} if "sig" in fields else {})).raw
+                ]
+
+            refused, malformed, signature, another = 1, 4, 3, 5
+            assert receipt_for(site, device, *changed(sig=bytes(64))) == (refused, signature)
+            assert receipt_for(site, device, *changed(length=header["length"] + 8)) == (refused, malformed)
+            assert receipt_for(site, device, *changed(y=IDENTITY)) == (refused, malformed)
+            assert receipt_for(site, device, upload, chunks[:1]) == (2, 0)
+            device.send_upload(1, chunks)
+            site.journal.wait(
+                is_event("second", "receipt", upload=upload.hex(), state=0, reason=0), STEP, "the receipt"
+            )
+            assert receipt_for(site, device, other, other_chunks[:1]) == (refused, another)
+            assert receipt_for(site, device, upload, chunks[:1]) == (0, 0)
+            site.start_agents("late")
+            end = site.journal.wait(is_event("coordinator", "round"), STEP, "end of the round")
+            assert (end["outcome"], end["uploads"]) == ("applied", 5)
+            mine = site.journal.wait(is_event("second", "version", version=1), STEP, "version 1")
+            assert mine["included"]
+        finally:
+            device.stop()
+
+
+@pytest.mark.integration
+def test_members_refuse_what_the_text_refuses(tmp_path: Path) -> None:
+    rules = "committee_min = 4\nrecoveries = 1\nepoch_rounds = 4\n"
+    agents = ("m1", "m2", "b1", "b2", "p1", "p2", "p3", "p4")
+    with Site(tmp_path, rules, members=("m1", "m2"), both=("b1", "b2"), participants=agents[4:]) as site:
+        journal, index = site.journal, site.index
+        site.start_agents(*agents)
+        coordinator = SecondCoordinator(
+            site.bundle("coordinator"), site.fleet / "documents", site.local.port, journal, chunk=4096
+        )
+        m1, m2, b1 = index["m1"], index["m2"], index["b1"]
+
+        def refuses(kind: str, frame: Frame, name: str = "1") -> None:
+            """m1 refuses this frame, which it says of its topic."""
+            seen = len(journal.events)
+            coordinator.send(m1, kind, name, frame)
+            journal.wait(
+                is_event("m1", "refused", topic=f"down/{m1}/{kind}/{name}/0"), STEP, f"refusal of {kind}", since=seen
+            )
+
+        try:
+            committee = coordinator.set_up(epoch=1, first=1, rounds=4, seconds=STEP)
+            current = coordinator.announce(committee, 1)
+            coordinator.until(lambda: len(current.accepted) == 6, STEP, "six uploads")
+            entries = coordinator.entries(current)
+            whole = coordinator.survivors(current, entries)
+            unsigned = [*entries[:-1], entries[-1][:-1] + bytes([entries[-1][-1] ^ 1])]
+            refuses("survivors", coordinator.survivors(current, entries[:4]))
+            refuses("survivors", coordinator.survivors(current, entries[::-1]))
+            refuses("survivors", coordinator.survivors(current, [*entries, entries[-1]]))
+            refuses("survivors", coordinator.survivors(current, unsigned))
+            refuses("request", coordinator.request(current, whole, m2), f"1.{m2}")
+            coordinator.freeze(committee, current)
+            coordinator.until(lambda: len(current.mask_sums) == 4, STEP, "four mask sums")
+            first = current.mask_sums.pop(m1)
+            refuses("survivors", coordinator.survivors(current, entries[:5]))
+            refuses("request", coordinator.request(current, whole, m1), f"1.{m1}")
+            coordinator.recover(committee, current, m2, STEP)
+            refuses("request", coordinator.request(current, whole, b1), f"1.{b1}")
+            # The same set again gets the same answer.
+            coordinator.send(m1, "survivors", "1", whole)
+            coordinator.until(lambda: m1 in current.mask_sums, STEP, "the same mask sum again")
+            assert current.mask_sums[m1].packed == first.packed
+            coordinator.apply(current, coordinator.open(current, current.mask_sums))
+        finally:
+            coordinator.close()
+
+
+# Frames.
+
+FLEET_ID = bytes(range(16))
+
+
+def values_of(kind: str) -> st.SearchStrategy[Any]:
+    """Any value of a wire type."""
+    if kind.startswith("["):
+        return st.lists(values_of(kind[1:-1]), max_size=3)
+    if kind.startswith("{"):
+        return st.fixed_dictionaries({field: values_of(one) for field, one in TABLES[kind[1:-1]].items()})
+    if kind.startswith("u"):
+        bits = int(kind[1:])
+        return st.integers(0, bits).flatmap(lambda used: st.integers(0, 2**used - 1))
+    if kind == "f":
+        return st.floats(allow_nan=False, allow_infinity=False)
+    if kind == "s":
+        return st.text(st.characters(max_codepoint=127), max_size=64)
+    if kind == "b":
+        return st.binary(max_size=300)
+    if kind.endswith("*"):
+        size = int(kind[1:-1])
+        return st.integers(0, 3).flatmap(lambda count: st.binary(min_size=size * count, max_size=size * count))
+    return st.binary(min_size=int(kind[1:]), max_size=int(kind[1:]))
+
+
+def taken(decode: Callable[[bytes], Any], refusal: type[Exception], raw: bytes) -> Any:
+    """What a decoder makes of it; "refused" if nothing."""
+    try:
+        return decode(raw)
+    except refusal:
+        return "refused"
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_decoders_take_and_refuse_the_same_bytes(data: st.DataObject) -> None:
+    """Frames of every table, whole and with a byte changed."""
+    name = data.draw(st.sampled_from(sorted(set(TABLES) - set(PARTS))))
+    fields = data.draw(st.fixed_dictionaries({field: values_of(kind) for field, kind in TABLES[name].items()}))
+    fields |= {"fleet": FLEET_ID, "protocol": 1} if name in DOCUMENTS else {}
+    fields.pop("from", None)
+    raw = bytearray(make(name, FLEET_ID, fields, *([Identity(3, bytes(32))] if name in MESSAGES else [])).raw)
+    theirs, ours = framing.Frame.from_bytes(bytes(raw), limit=len(raw)), parse(bytes(raw), FLEET_ID, name)
+    assert theirs.hash(FLEET_ID) == ours.hash
+    at = data.draw(st.integers(0, len(raw) - 1))
+    raw[at] = data.draw(st.integers(0, 255))
+    assert repr(taken(canonical.decode, MalformedError, bytes(raw))) == repr(taken(decoded, Refused, bytes(raw)))
