@@ -256,11 +256,13 @@ def test_wrong_mask_sum_is_blamed_on_its_member(tmp_path: Path) -> None:
 
 
 class Patient(SecondMember):
-    """Deals when everyone else has: whoever is slow then listens already when the lie is judged and the topics cleared."""
+    """Deals when everyone else has: then the slow ones listen when the lie is judged and the topics are cleared."""
 
     def _others_dealt(self, epoch: int, attempt: Attempt) -> bool:
         others = [h for h in attempt.members if h != self._index]
-        return all([self._post.value(f"committee/{epoch}/key/{h}/0") for h in others])
+        # Each is asked for at once: asking subscribes.
+        dealt = [self._post.value(f"committee/{epoch}/key/{h}/0") for h in others]
+        return all(dealt)
 
     def _deal(self, epoch: int, attempt: Attempt) -> None:
         if self._others_dealt(epoch, attempt):
