@@ -13,6 +13,7 @@ from broker.local import check_address, find_mosquitto
 from broker.render import OPERATOR, Configuration, access_list, configuration
 from hushfleet.errors import ConfigurationError
 from hushfleet.mqtt.events import LinkSettings
+from hushfleet.mqtt.validity import expiring
 
 _fleet = click.option(
     "--fleet",
@@ -21,7 +22,7 @@ _fleet = click.option(
     required=True,
     help="The fleet's directory, or a copy of its documents and transport.",
 )
-_port = click.option("--port", type=click.IntRange(1, 65535), default=8883, show_default=True)
+_port = click.option("--port", type=click.IntRange(1, 65535), help="The fleet's own if not given.")
 _address = click.option("--address", default="", help="Where to listen; all interfaces if not given.")
 
 
@@ -36,12 +37,13 @@ def broker() -> None:
 @_port
 @_address
 @click.option("--user", help="The system user that Mosquitto is to run as; whoever starts it, if not given.")
-def render(directory: Path, out: Path, port: int, address: str, user: str | None) -> None:
+def render(directory: Path, out: Path, port: int | None, address: str, user: str | None) -> None:
     """Write mosquitto.conf and its access list. Do it again after every `fleet sign` and `fleet revoke`."""
     settings = _render(directory, out, port, address, user)
     click.echo(f"wrote {out / 'mosquitto.conf'} and {settings.access_list}")
     click.echo(f"start:  mosquitto -c {out / 'mosquitto.conf'}")
     click.echo("reload: kill -HUP its process, whenever the access list has changed")
+    _warn_of_expiry(directory)
     if settings.revocation_list:
         click.echo("restart it instead if it has been running since before the first revocation")
 
@@ -51,11 +53,12 @@ def render(directory: Path, out: Path, port: int, address: str, user: str | None
 @click.option("--out", type=click.Path(path_type=Path), help="Directory for its files; FLEET/broker if not given.")
 @_port
 @_address
-def run(directory: Path, out: Path | None, port: int, address: str) -> None:
+def run(directory: Path, out: Path | None, port: int | None, address: str) -> None:
     """Render and run Mosquitto in the foreground, until SIGTERM or Ctrl-C; SIGHUP reloads the access list."""
     out = out or directory / "broker"
-    _render(directory, out, port, address, None)
-    check_address(address, port)
+    settings = _render(directory, out, port, address, None)
+    check_address(address, settings.port)
+    _warn_of_expiry(directory)
     # A connection is an open file, and the usual limit of 1,024 is a small fleet.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -66,7 +69,7 @@ def run(directory: Path, out: Path | None, port: int, address: str) -> None:
 
 @broker.command()
 @_fleet
-@click.option("--host", required=True, help="Name or address of the broker, as its certificate has it.")
+@click.option("--host", help="Name or address of the broker, as its certificate has it; the fleet's own if not given.")
 @_port
 @click.option(
     "--identity",
@@ -74,17 +77,20 @@ def run(directory: Path, out: Path | None, port: int, address: str) -> None:
     help=f"Directory with {OPERATOR}.pem, {OPERATOR}.key and ca.pem; FLEET/transport if not given.",
 )
 @click.option("--clear", "clears", is_flag=True, help="Take off the broker what nothing explains.")
-def check(directory: Path, host: str, port: int, identity: Path | None, clears: bool) -> None:
+def check(directory: Path, host: str | None, port: int | None, identity: Path | None, clears: bool) -> None:
     """Check that the broker does what the protocol needs, and list retained messages that nothing explains."""
     from broker.check import capabilities, clear, list_retained
 
     fleet = FleetDirectory.load(directory)
-    settings = _operator(identity or directory / "transport", host, port)
+    settings = _operator(
+        identity or directory / "transport", host or fleet.address().hosts[0], port or fleet.address().port
+    )
     prefix = f"hf/{fleet.topics.fleet}"
     own_topic = f"{prefix}/state/{OPERATOR}"
     if missing := capabilities(settings, own_topic):
         raise ConfigurationError("\n".join(["not ready:", *(f"  {problem}" for problem in missing)]))
     click.echo("broker: MQTT 5, QoS 1, retained messages, sessions, wills and access are as they should be")
+    _warn_of_expiry(directory)
     found = list_retained(settings, f"{prefix}/#", own_topic)
     leftovers = unexplained(found, fleet, time.time())
     click.echo(f"retained: {len(found)} messages, {len(leftovers)} of them unexplained")
@@ -97,9 +103,9 @@ def check(directory: Path, host: str, port: int, identity: Path | None, clears: 
         click.echo(f"cleared {len(leftovers)}")
 
 
-def _render(directory: Path, out: Path, port: int, address: str, user: str | None) -> Configuration:
+def _render(directory: Path, out: Path, port: int | None, address: str, user: str | None) -> Configuration:
     fleet = FleetDirectory.load(directory)
-    settings = fleet.configuration(out, port, address, user)
+    settings = fleet.configuration(out, port or fleet.address().port, address, user)
     text, access = configuration(settings), access_list(fleet.access())
     try:
         out.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -108,6 +114,11 @@ def _render(directory: Path, out: Path, port: int, address: str, user: str | Non
     except OSError as error:
         raise ConfigurationError(f"cannot write {error.filename}: {error.strerror}; name another --out") from None
     return settings
+
+
+def _warn_of_expiry(directory: Path) -> None:
+    for ending in expiring((directory / "transport" / name for name in ("ca.pem", "broker.pem")), time.time()):
+        click.echo(f"warning: {ending}", err=True)
 
 
 def _replace(path: Path, text: str) -> None:

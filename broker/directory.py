@@ -7,14 +7,33 @@ import os
 import pwd
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from broker.render import Access, Configuration
+from hushfleet.configuration import Range, load
 from hushfleet.errors import ConfigurationError, HushfleetError
 from hushfleet.mqtt.topics import Topics
 from hushfleet.scratch import ScratchStore
 from hushfleet.trust import Trust
 from hushfleet.wire.documents import LARGEST_ROOT_OR_MANIFEST, CommitteeDocument, Root, Roster
 from hushfleet.wire.framing import Frame, indices, read
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """`transport/broker.toml`: where the devices' bundles say that the broker is.
+
+    Attributes:
+        hosts: names and addresses in the broker's certificate; bundles carry the first.
+        port: TCP.
+    """
+
+    hosts: tuple[str, ...]
+    port: Annotated[int, Range(1, 65535)]
+
+    def __post_init__(self) -> None:
+        if not self.hosts:
+            raise ConfigurationError("hosts is empty; copy the file again from the owner's directory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +89,17 @@ class FleetDirectory:
             tuple(self.committee.candidates()),
             tuple({*indices(self.committee.revoked), *indices(self.roster.revoked)}),
         )
+
+    def address(self) -> Address:
+        """Where clients look for the broker.
+
+        Raises:
+            ConfigurationError: the file that says so is missing or damaged.
+        """
+        path = self.path / "transport" / "broker.toml"
+        if not path.is_file():
+            raise ConfigurationError(f"there is no {path}; copy transport again from the owner's directory")
+        return load(path, Address)
 
     def configuration(self, out: Path, port: int, address: str, system_user: str | None) -> Configuration:
         """The broker's settings, with its own files in `out`; without a `system_user` it runs as who starts it.

@@ -39,6 +39,7 @@ def check(config: Path) -> None:
     from coordinator.service import link_settings, load_bundle, make_conductor, status_path
     from hushfleet.mqtt.probe import probe
     from hushfleet.mqtt.topics import Topics
+    from hushfleet.mqtt.validity import expiring
     from hushfleet.scratch import ScratchStore
     from hushfleet.service import is_running
     from hushfleet.trust import READY, REMEDIES
@@ -63,6 +64,8 @@ def check(config: Path) -> None:
             problems.append(f"rounds.clip is above the policy's {documents.policy.clip}: every device would decline")
     elif not findings:
         problems.append(REMEDIES[state])
+    for ending in expiring((bundle.authority, bundle.tls_certificate), time.time()):
+        _say("certificate", ending)
     running = is_running(status_path(settings))
     if running:
         _say("broker", "not tried: this coordinator is running; see hushfleet coordinator status")

@@ -38,6 +38,7 @@ def check(config: Path) -> None:
     from edge_agent.agent import link_settings, load_bundle, profile_of, status_path
     from hushfleet.mqtt.probe import probe
     from hushfleet.mqtt.topics import Topics
+    from hushfleet.mqtt.validity import expiring
     from hushfleet.service import is_running
 
     settings = load(config, AgentSettings)
@@ -56,6 +57,8 @@ def check(config: Path) -> None:
             _say("source", f"{settings.source.path}: {features} features and the label (agent test reads the rows)")
         except ConfigurationError as error:
             problems.append(str(error))
+    for ending in expiring((bundle.authority, bundle.tls_certificate), time.time()):
+        _say("certificate", ending)
     running = is_running(status_path(settings))
     if running:
         _say("broker", "not tried: this agent is running; see hushfleet agent status")

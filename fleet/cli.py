@@ -1,14 +1,14 @@
 """`hushfleet fleet`: the owners' desk, offline."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import click
 from nacl.utils import random
 
 from firmware_profiles import catalog
-from fleet import rotation
+from fleet import renewal, rotation
 from fleet.composition import Composition, day
 from fleet.desk import Desk
 from hushfleet.wire.documents import MEMBER, PARTICIPANT
@@ -39,7 +39,7 @@ def init(directory: Path, hosts: tuple[str, ...], port: int, settings: Path | No
     click.echo(f"fleet {desk.fleet().hex()} is in {directory}; its root's hash is {desk.root_hash().hex()}")
     click.echo(f"keep {desk.keys} offline and backed up: whoever holds it owns the fleet")
     click.echo(f"next: edit {directory / 'fleet.toml'}, add devices (hushfleet fleet add), then hushfleet fleet sign")
-    click.echo(f"then the broker: hushfleet broker run --fleet {directory} --port {port}")
+    click.echo(f"then the broker: hushfleet broker run --fleet {directory}")
 
 
 @fleet.command()
@@ -64,17 +64,20 @@ def add(directory: Path, names: tuple[str, ...], role: str, profile: str) -> Non
 @fleet.command("list")
 @_directory
 def list_devices(directory: Path) -> None:
-    """Show every device ever added."""
-    rows = [("index", "name", "roles", "profile", "not after", "revoked")]
+    """Show every device ever added, until when its certificates hold, and warn of what runs out soon."""
+    rows = [("index", "name", "roles", "profile", "certificate", "TLS", "revoked")]
     with Desk.open(directory) as desk:
         for line in desk.register().lines:
             cert = desk.cert(line.index)
             roles = next((name for name, bits in _ROLES.items() if bits == cert.roles), "coordinator")
             revoked = day(line.revoked) if line.revoked else "-"
-            rows.append((str(line.index), line.name, roles, cert.profile or "-", day(cert.not_after), revoked))
+            ends = (day(cert.not_after), day(line.tls_until))
+            rows.append((str(line.index), line.name, roles, cert.profile or "-", *ends, revoked))
+        warnings = [*renewal.list_warnings(desk, _now())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    _warn(warnings)
 
 
 @fleet.command()
@@ -94,6 +97,29 @@ def revoke(directory: Path, name: str) -> None:
         desk.revoke(name, now=_now())
         click.echo(f"{name} is revoked; give {desk.transport / 'crl.pem'} to the broker")
         if desk.is_signed():
+            _sign(desk)
+
+
+@fleet.command()
+@_directory
+@click.argument("names", nargs=-1)
+@click.option("--host", "hosts", multiple=True, help="New name or address of the broker; may be repeated.")
+def renew(directory: Path, names: tuple[str, ...], hosts: tuple[str, ...]) -> None:
+    """Make new certificates for the devices (or the coordinator) named; without names, for the broker.
+
+    The old ones stay good until they run out, so that everything can be exchanged one after the other.
+    """
+    if names and hosts:
+        raise click.UsageError("--host is the broker's; renew it without naming devices")
+    with Desk.open(directory) as desk:
+        if not names:
+            renewal.renew_broker(desk, hosts)
+            click.echo(f"copy {desk.transport} to the broker and restart it; bundles carry the new authority from now")
+            click.echo("devices trust the old authority until its end: renew them before that")
+        for name in names:
+            files = renewal.renew_device(desk, name, now=_now())
+            click.echo(f"{name}: copy tls.pem, tls.key and ca.pem from {files} into its bundle, then restart it")
+        if names and desk.is_signed():
             _sign(desk)
 
 
@@ -149,12 +175,17 @@ def _renewed(
 
 def _sign(desk: Desk) -> None:
     _tell(desk.sign(draw=random, now=_now()))
+    _warn(renewal.warnings(desk, _now()))
 
 
 def _tell(composition: Composition) -> None:
     for change in composition.changes:
         click.echo(change)
-    for warning in composition.warnings:
+    _warn(composition.warnings)
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
 
 

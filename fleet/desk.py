@@ -4,14 +4,15 @@
     register.json      every device ever added: its index is never given again
     keys/              the owners' secrets (keyring.py)
     documents/         root.1 …, manifest, date, committee, roster, policy, model, cert/<index>: exact frame bytes
-    transport/         ca.pem; broker.pem, broker.key; operator.pem, operator.key for hushfleet broker check;
-                       crl.pem once something is revoked
+    transport/         ca.pem; broker.pem, broker.key, broker.toml (where it is); operator.pem, operator.key for
+                       hushfleet broker check; crl.pem once something is revoked
     devices/<name>/    the bundle of a device; devices/coordinator is the coordinator's
 
 Secrets have mode 0600 in directories of mode 0700. A bundle may be removed here once it has been copied.
 """
 
 import fcntl
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -95,11 +96,10 @@ class Desk:
         transport.write_file(directory / "fleet.toml", text.encode("utf-8", "replace"), 0o644)
         transport.write_file(desk.keys / "ca.key", authority.key_pem, 0o600)
         transport.write_file(desk.transport / "ca.pem", authority.certificate_pem, 0o644)
-        transport.write_key_pair(desk.transport, "broker", broker)
-        transport.write_key_pair(desk.transport, "operator", operator)
         desk.keyring.add(owner.key_sets())
         transport.write_file(desk.documents / "root.1", root.to_bytes(), 0o644)
-        desk._save(Register(tuple(hosts), port))
+        desk.save(Register(tuple(hosts), port))
+        desk.write_broker(broker, operator)
         desk._hand_out(COORDINATOR_NAME, COORDINATOR, "", draw, now)
         return desk
 
@@ -226,9 +226,34 @@ class Desk:
         if self.register().line(name).index == COORDINATOR_INDEX:
             raise ConfigurationError("the coordinator cannot be revoked: every fleet has exactly one")
         register = self.register().with_revoked(name, now)
-        self._save(register)
-        serials = [line.tls_serial for line in register.lines if line.revoked]
-        transport.write_file(self.transport / "crl.pem", transport.revocation_list(self._authority(), serials), 0o644)
+        self.save(register)
+        serials = [serial for line in register.lines if line.revoked for serial in line.tls_serials]
+        transport.write_file(self.transport / "crl.pem", transport.revocation_list(self.authority(), serials), 0o644)
+
+    def lines_in_force(self) -> tuple[Line, ...]:
+        """Every device that is not revoked."""
+        return tuple(line for line in self.register().lines if not line.revoked)
+
+    def authority(self) -> transport.Authority:
+        """The transport authority, its key included."""
+        return transport.Authority(_content(self.keys / "ca.key"), _content(self.transport / "ca.pem"))
+
+    def write_broker(self, broker: transport.KeyPair, operator: transport.KeyPair) -> None:
+        """What the broker's host gets beside the authority's certificate."""
+        register = self.register()
+        transport.write_key_pair(self.transport, "broker", broker)
+        transport.write_key_pair(self.transport, "operator", operator)
+        text = f"hosts = {json.dumps(register.hosts)}\nport = {register.port}\n"
+        transport.write_file(self.transport / "broker.toml", text.encode(), 0o644)
+
+    def write_tls(self, directory: Path, client: transport.KeyPair) -> None:
+        """A device's key and certificate for the connection to the broker, with the authority's certificate."""
+        transport.write_key_pair(directory, "tls", client)
+        transport.write_file(directory / bundle.AUTHORITY, self.authority().certificate_pem, 0o644)
+
+    def save(self, register: Register) -> None:
+        """Replace register.json."""
+        transport.write_file(self.directory / "register.json", register.to_json().encode(), 0o644)
 
     def _make_directories(self) -> None:
         try:
@@ -244,10 +269,12 @@ class Desk:
         not_after = now + self.settings().validity.certificates * DAY
         credentials = Credentials.draw(draw, index, name, roles, profile=profile, not_before=now, not_after=not_after)
         certificate = self.keyring.owner(self.newest_root()).certificate(credentials.cert, issued=now)
-        client = transport.issue_client(self._authority(), str(index))
+        authority = self.authority()
+        client = transport.issue_client(authority, str(index))
         transport.write_file(self.documents / "cert" / str(index), certificate.to_bytes(), 0o644)
         self._write_bundle(register, credentials, certificate, client)
-        self._save(register.with_line(Line(index, name, client.serial)))
+        until = min(client.not_after, authority.not_after)
+        self.save(register.with_line(Line(index, name, (client.serial,), until)))
 
     def _next_index(self, register: Register) -> int:
         """One above every index given, those of interrupted commands among them."""
@@ -271,14 +298,10 @@ class Desk:
         write_secret(directory / bundle.IDENTITY, credentials.identity_seed)
         if credentials.seal_secret is not None:
             write_secret(directory / bundle.SEAL, credentials.seal_secret)
-        transport.write_key_pair(directory, "tls", client)
-        transport.write_file(directory / bundle.AUTHORITY, self._authority().certificate_pem, 0o644)
+        self.write_tls(directory, client)
         transport.write_file(directory / bundle.FIRST_ROOT, root.to_bytes(), 0o644)
         transport.write_file(directory / bundle.CERTIFICATE, certificate.to_bytes(), 0o644)
         transport.write_file(directory / bundle.SETTINGS, settings.encode(), 0o644)
-
-    def _authority(self) -> transport.Authority:
-        return transport.Authority(_content(self.keys / "ca.key"), _content(self.transport / "ca.pem"))
 
     def _read(self, name: str, table: type[TableType]) -> tuple[Frame, TableType]:
         path = self.documents / name
@@ -287,9 +310,6 @@ class Desk:
             return frame, read(frame, table)
         except MalformedError as error:
             raise ConfigurationError(f"{path} is damaged ({error}); {_RESTORE}") from None
-
-    def _save(self, register: Register) -> None:
-        transport.write_file(self.directory / "register.json", register.to_json().encode(), 0o644)
 
 
 def _signed_under(root: Root, certificate: Frame) -> bool:

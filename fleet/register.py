@@ -14,13 +14,16 @@ class Line:
     Attributes:
         index: the roster index; 0 is the coordinator.
         name: unique for ever.
-        tls_serial: by which the broker's revocation list names its TLS certificate.
+        tls_serials: of every TLS certificate it ever got, the newest last; the broker's revocation list names them.
+        tls_until: when its newest TLS files run out, its own certificate or the authority's beside it; seconds since
+            1970 UTC.
         revoked: seconds since 1970 UTC, 0 if not revoked.
     """
 
     index: int
     name: str
-    tls_serial: int
+    tls_serials: tuple[int, ...]
+    tls_until: int
     revoked: int = 0
 
 
@@ -42,7 +45,8 @@ class Register:
     def from_json(cls, text: str) -> "Register":
         """Read what `to_json` wrote; ValueError, KeyError or TypeError if it is damaged."""
         value = json.loads(text)
-        return cls(tuple(value["hosts"]), int(value["port"]), tuple(Line(**line) for line in value["lines"]))
+        lines = (Line(**(line | {"tls_serials": tuple(line["tls_serials"])})) for line in value["lines"])
+        return cls(tuple(value["hosts"]), int(value["port"]), tuple(lines))
 
     def to_json(self) -> str:
         """The text of register.json."""
@@ -60,6 +64,14 @@ class Register:
     def with_line(self, line: Line) -> "Register":
         """The register with one more device."""
         return replace(self, lines=(*self.lines, line))
+
+    def with_tls(self, name: str, serial: int, until: int) -> "Register":
+        """The register with one more TLS certificate of that device."""
+        lines = (
+            replace(line, tls_serials=(*line.tls_serials, serial), tls_until=until) if line.name == name else line
+            for line in self.lines
+        )
+        return replace(self, lines=tuple(lines))
 
     def with_revoked(self, name: str, now: int) -> "Register":
         """The register with that device revoked; the time of a first revocation stays."""

@@ -45,6 +45,11 @@ class KeyPair:
         """The certificate's X.509 serial number, by which `revocation_list` names it."""
         return x509.load_pem_x509_certificate(self.certificate_pem).serial_number
 
+    @property
+    def not_after(self) -> int:
+        """The last second, since 1970 UTC, in which the certificate holds."""
+        return int(x509.load_pem_x509_certificate(self.certificate_pem).not_valid_after_utc.timestamp())
+
 
 class Authority(KeyPair):
     """The transport authority of one fleet; its certificate is the only trust anchor of broker and clients."""
@@ -60,15 +65,16 @@ def create_authority(fleet_name: str) -> Authority:
     """
     if not 1 <= len(fleet_name) <= 40:
         raise ConfigurationError(f"the fleet's name {fleet_name!r} must have 1 to 40 characters; choose a shorter one")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = _name(f"{fleet_name} transport authority")
-    certificate = (
-        _builder(name, name, key.public_key(), key.public_key())
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(signs_certificates=True), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    return Authority(_key_pem(key), certificate.public_bytes(serialization.Encoding.PEM))
+    return _certify_itself(ec.generate_private_key(ec.SECP256R1()), _name(f"{fleet_name} transport authority"))
+
+
+def renew_authority(authority: Authority) -> Authority:
+    """The same authority, by key and name, with a certificate of ten years from now.
+
+    What it issued stays good under either certificate, each for as long as it holds itself.
+    """
+    key, certificate = _load(authority)
+    return _certify_itself(key, certificate.subject)
 
 
 def issue_broker(authority: Authority, hosts: Sequence[str]) -> KeyPair:
@@ -163,6 +169,16 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _certify_itself(key: ec.EllipticCurvePrivateKey, name: x509.Name) -> Authority:
+    certificate = (
+        _builder(name, name, key.public_key(), key.public_key())
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs_certificates=True), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return Authority(_key_pem(key), certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def _issue(

@@ -26,6 +26,7 @@ from hushfleet.mqtt.events import (
     Undelivered,
 )
 from hushfleet.mqtt.link import Link
+from hushfleet.mqtt.validity import expiring
 from hushfleet.runner import Event, Runner, TransactionStore
 
 STATUS_EVERY = 2.0
@@ -80,6 +81,8 @@ class Service:
             signal.signal(number, lambda *_: self.runner.stop())
         if time.time() < BUILD_TIME:
             self.journal.write("clock", remedy="this clock shows a time before this software was made; set it (NTP)")
+        for ending in expiring((self.link.settings.ca, self.link.settings.certificate), time.time()):
+            self.journal.write("certificate", remedy=ending)
         self._online = online
         self.link.start()
         threading.Thread(target=self._keep_status, name="status", daemon=True).start()

@@ -3,6 +3,7 @@
 import queue
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from broker_tools import DEADLINE, Peer
 from click.testing import CliRunner, Result
+from cryptography import x509
 from nacl.utils import random
 
 from broker.check import capabilities, list_retained
@@ -21,6 +23,7 @@ from broker.directory import FleetDirectory
 from broker.local import HOST, free_port
 from broker.render import OPERATOR
 from fleet.desk import Desk
+from fleet.renewal import renew_broker
 from hushfleet.errors import ConfigurationError, LinkError
 from hushfleet.mqtt.events import LinkEvent, LinkSettings, Message
 from hushfleet.mqtt.link import Link
@@ -52,9 +55,7 @@ class Site:
     def start(self) -> None:
         command = [sys.executable, "-m", "hushfleet", "broker", "run", "--fleet", str(self.home)]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*command, "--port", str(self.port), "--address", HOST], stdin=subprocess.DEVNULL, stderr=log
-            )
+            self._process = subprocess.Popen([*command, "--address", HOST], stdin=subprocess.DEVNULL, stderr=log)
         deadline = time.monotonic() + DEADLINE
         while True:
             assert self._process.poll() is None, self.log.read_text()
@@ -97,7 +98,7 @@ class Site:
         return f"hf/{self.topics.fleet}/state/{OPERATOR}"
 
     def check(self, *options: str) -> Result:
-        command = ["check", "--fleet", str(self.home), "--host", HOST, "--port", str(self.port), *options]
+        command = ["check", "--fleet", str(self.home), *options]
         return CliRunner().invoke(broker, command)
 
 
@@ -176,7 +177,7 @@ def test_a_revocation_reaches_the_running_broker_by_render_and_reload(site: Site
         desk.revoke("f", now=int(time.time()))
     site.sign()
     out = site.home / "broker"
-    command = ["render", "--fleet", site.home, "--out", out, "--port", site.port, "--address", HOST]
+    command = ["render", "--fleet", site.home, "--out", out, "--address", HOST]
     rendered = CliRunner().invoke(broker, [str(word) for word in command])
     assert rendered.exit_code == 0, rendered.output
     assert FleetDirectory.load(site.home).access().revoked == (6,)
@@ -201,7 +202,41 @@ def test_it_stops_cleanly_and_keeps_its_state(site: Site, how: signal.Signals) -
 
 
 def test_a_port_in_use_is_named(site: Site) -> None:
-    command = [sys.executable, "-m", "hushfleet", "broker", "run", "--fleet", str(site.home), "--port", str(site.port)]
+    command = [sys.executable, "-m", "hushfleet", "broker", "run", "--fleet", str(site.home)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert done.returncode == 2
     assert f"port {site.port}: Address already in use; choose another --port" in done.stderr
+
+
+def test_without_the_fleets_address_the_port_must_be_named(site: Site) -> None:
+    place = site.home / "transport" / "broker.toml"
+    text = place.read_text()
+    command = ["render", "--fleet", str(site.home), "--out", str(site.home / "elsewhere")]
+    for content, said in (
+        (None, r"there is no .*broker\.toml; copy transport"),
+        ("hosts = []\nport = 1", "hosts is empty"),
+    ):
+        place.unlink()
+        if content is not None:
+            place.write_text(content)
+        with pytest.raises(ConfigurationError, match=said):
+            CliRunner().invoke(broker, command, catch_exceptions=False)
+        assert CliRunner().invoke(broker, [*command, "--port", "1"], catch_exceptions=False).exit_code == 0
+        place.write_text(text)
+
+
+def test_a_renewed_certificate_is_served_after_a_restart(site: Site) -> None:
+    with Desk.open(site.home) as desk:
+        renew_broker(desk, ())
+    site.signal(signal.SIGTERM)
+    assert site.wait() == 0
+    site.start()
+    serial = x509.load_pem_x509_certificate((site.home / "transport/broker.pem").read_bytes()).serial_number
+    context = ssl.create_default_context(cafile=site.home / "devices/e/ca.pem")
+    context.load_cert_chain(site.home / "devices/e/tls.pem", site.home / "devices/e/tls.key")
+    with socket.create_connection((HOST, site.port)) as raw, context.wrap_socket(raw, server_hostname=HOST) as secured:
+        served = secured.getpeercert(binary_form=True)
+    assert served is not None
+    assert x509.load_der_x509_certificate(served).serial_number == serial
+    # The bundle that was handed out before the renewal still opens the door.
+    site.peer("e")

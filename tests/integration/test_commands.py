@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from link_tools import eventually
 
 from broker.local import HOST, free_port
 from fleet.desk import Desk
-from fleet.transport import create_authority
+from fleet.transport import create_authority, issue_client, write_key_pair
 from hushfleet.wire.documents import PARTICIPANT
 
 pytestmark = pytest.mark.integration
@@ -119,6 +120,33 @@ def check_refusal(done: "subprocess.CompletedProcess[str]", code: int, *words: s
 
 
 # As it should be.
+
+
+def test_a_certificate_that_soon_runs_out_is_told_by_check_and_by_the_running_service(
+    fleet: Fleet, device: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soon = datetime.now(UTC) + timedelta(days=40)
+    monkeypatch.setattr("fleet.transport.LIFETIME", timedelta(days=40))
+    with Desk.open(fleet.owner) as desk:
+        client = issue_client(desk.authority(), str(desk.register().line(FREE).index))
+    write_key_pair(device.bundle, "tls", client)
+    told = (
+        f"{device.bundle / 'tls.pem'} runs out on {soon.date()}; the owner makes a new one with hushfleet fleet renew"
+    )
+    checked = device.run("check")
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert f"certificate {told}" in checked.stdout
+    device.broker(f"port = {free_port()}")
+    agent = subprocess.Popen(
+        [sys.executable, "-m", "hushfleet", "agent", "run", device.config], stderr=subprocess.PIPE, text=True
+    )
+    assert agent.stderr is not None
+    lines: list[dict[str, object]] = []
+    while not lines or lines[-1]["event"] != "disconnected":
+        lines.append(json.loads(agent.stderr.readline()))
+    agent.send_signal(signal.SIGTERM)
+    agent.communicate(timeout=60)
+    assert [line["remedy"] for line in lines if line["event"] == "certificate"] == [told]
 
 
 def test_check_and_test_of_a_good_device_end_well_and_nothing_is_sent(fleet: Fleet, device: Bench) -> None:

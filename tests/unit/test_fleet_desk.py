@@ -55,7 +55,7 @@ def test_the_directory_is_as_agreed_and_its_secrets_are_the_owners_alone(signed:
     bundle = {"bundle.toml", "identity.key", "root.1", "certificate", "tls.pem", "tls.key", "ca.pem"}
     keys = {"root-1.key", "root-2.key", "root-3.key", "signer-1.key", "fresh-1.key", "ca.key"}
     documents = {"root.1", "manifest", "date", "committee", "roster", "policy", "model"}
-    transport = {"ca.pem", "broker.pem", "broker.key", "operator.pem", "operator.key"}
+    transport = {"ca.pem", "broker.pem", "broker.key", "broker.toml", "operator.pem", "operator.key"}
     expected = {"fleet.toml", "register.json"} | {f"transport/{name}" for name in transport}
     expected |= {f"keys/{name}" for name in keys} | {f"documents/{name}" for name in documents}
     expected |= {f"documents/cert/{index}" for index in range(7)}
@@ -98,7 +98,7 @@ def test_every_bundle_leads_its_device_into_the_fleet(signed: Path) -> None:
 def test_list_shows_every_device(home: Path) -> None:
     invoke("revoke", home, "b")
     rows = [line.split() for line in invoke("list", home).output.splitlines()]
-    assert rows[0] == ["index", "name", "roles", "profile", "not", "after", "revoked"]
+    assert rows[0] == ["index", "name", "roles", "profile", "certificate", "TLS", "revoked"]
     assert [row[:4] for row in rows[1:4]] == [
         ["0", "coordinator", "coordinator", "-"],
         ["1", "a", "both", "gateway-wifi"],
