@@ -124,7 +124,7 @@ def draw(
         side = int(np.sqrt(len(values)))
         limit = np.abs(values).max() or 1
         axes.imshow(values[: side * side].reshape(side, side), cmap="RdBu", vmin=-limit, vmax=limit)
-        axes.set(title=title, xlabel=f"residues from {values.min()} to {values.max()}")
+        axes.set(title=title, xlabel=f"residues from {np.min(values)} to {np.max(values)}")
         axes.set_xticks([])
         axes.set_yticks([])
     figure.savefig(path, dpi=110)
