@@ -1,6 +1,7 @@
 """`hushfleet agent`: what a device's owner runs on it."""
 
 import json
+import platform
 import time
 from pathlib import Path
 
@@ -121,6 +122,34 @@ def status(config: Path, as_json: bool) -> None:
         _say("score", ", ".join(f"{name} {_number(value)}" for name, value in shown))
     if found["refusals"]:
         _say("refused", ", ".join(f"{what} {number}" for what, number in found["refusals"].items()))
+
+
+@agent.command()
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="On the storage that is to hold the vault; the working directory by default.",
+)
+@click.option("--seconds", type=click.FloatRange(0.01, 9), default=4.0, show_default=True, help="For each figure.")
+@click.option("--json", "as_json", is_flag=True, help="The figures as JSON.")
+def calibrate(directory: Path, seconds: float, as_json: bool) -> None:
+    """Measure this device for a firmware profile: training, masking, encoding, storage. It needs no fleet."""
+    from edge_agent.calibration import Measurement, fragment
+    from edge_agent.calibration import calibrate as measure
+
+    found: list[Measurement] = []
+    if not as_json:
+        click.echo(f"six figures, some {6 * seconds:.0f} s")
+    for one in measure(directory, seconds):
+        found.append(one)
+        if not as_json:
+            click.echo(f"{len(found)}/6 {one.key:<15}{one.value:>9.3g} {one.unit:<3} {one.meaning}")
+    if as_json:
+        click.echo(json.dumps({one.key: {"value": one.value, "unit": one.unit} for one in found}, indent=1))
+        return
+    where = f"hushfleet agent calibrate on {platform.node()}, {time.strftime('%Y-%m-%d')}"
+    click.echo(f"\n# for the firmware profile (docs/planning.md)\n{fragment(found, where)}")
 
 
 def _ago(then: float) -> str:

@@ -2,6 +2,7 @@
 
 The dataclass is the whole description: a nested dataclass is a table, a tuple of dataclasses an array of tables, a
 field with a default may be left out, and `__post_init__` may raise ConfigurationError for what concerns several fields.
+A dataclass whose class attribute `BARE` names one of its fields may be written as that field alone, without a table.
 
     @dataclass(frozen=True)
     class Broker:
@@ -159,7 +160,9 @@ class _Reader:
         if origin is dict:
             return self._named(where, value, arguments[1])
         if is_dataclass(hint):
-            return self.table(where, value, hint)  # type: ignore[arg-type]  # a hint is never an instance
+            bare = getattr(hint, "BARE", None)
+            table = {bare: value} if bare is not None and type(value) is not dict else value
+            return self.table(where, table, hint)  # type: ignore[arg-type]  # a hint is never an instance
         return self._read[hint](where, value, marks)
 
     def _array(self, where: str, value: Any, hint: Any) -> Any:

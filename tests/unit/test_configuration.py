@@ -3,7 +3,7 @@
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pytest
 from hypothesis import given
@@ -37,6 +37,29 @@ class Example:
     rate: Annotated[float, Range(0)] = 0.5
     columns: tuple[Column, ...] = ()
     labels: dict[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Weight:
+    grams: Annotated[float, Range(0)]
+    scale: str = ""
+
+    BARE: ClassVar[str] = "grams"
+
+
+@dataclass(frozen=True)
+class Parcel:
+    weight: Weight
+
+
+def test_a_table_that_says_so_may_be_written_as_one_bare_value(tmp_path: Path) -> None:
+    file = tmp_path / "parcel.toml"
+    for text, weight in (("weight = 3", Weight(3)), ('weight = { grams = 3, scale = "B" }', Weight(3, "B"))):
+        file.write_text(text)
+        assert load(file, Parcel).weight == weight
+    file.write_text('weight = "heavy"')
+    with pytest.raises(ConfigurationError, match=r"weight\.grams: expected a number .* got the text 'heavy'"):
+        load(file, Parcel)
 
 
 def load_text(folder: Path, text: str) -> Example:

@@ -23,7 +23,7 @@ from hushfleet.trust import READY, STALE, UPGRADE, WAITING
 
 PROJECT = Path(__file__).parents[2]
 PAGES = [PROJECT / "README.md", PROJECT / "CHANGELOG.md", *sorted((PROJECT / "docs").rglob("*.md"))]
-GUIDES = [PROJECT / "README.md", PROJECT / "docs" / "operations.md"]
+GUIDES = [PROJECT / "README.md", PROJECT / "docs" / "operations.md", PROJECT / "docs" / "planning.md"]
 OPERATIONS = (PROJECT / "docs" / "operations.md").read_text()
 SETTINGS: dict[str, type[Any]] = {
     "agent.toml": AgentSettings,
