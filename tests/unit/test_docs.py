@@ -99,7 +99,7 @@ def lines(page: Path) -> Iterator[list[str]]:
 @pytest.mark.parametrize("page", GUIDES, ids=name_of)
 def test_command_lines_that_are_shown_can_be_typed(page: Path) -> None:
     shown = [words for words in lines(page) if Path(words[0]).name == "hushfleet"]
-    assert len(shown) > 10
+    assert shown, "a guide shows what to type"
     for words in shown:
         command, rest = walk(words[1:])
         assert not isinstance(command, click.Group), words
