@@ -51,10 +51,7 @@ name = "small"
 
 [model]
 name = "small"
-layers = [
-    { in = 16, out = 128, act = "relu" },
-    { in = 128, out = 4, act = "none" },
-]
+layers = [LAYERS]
 
 [policy]
 """
@@ -144,6 +141,12 @@ class Fleet:
         signed: when the owners signed, in seconds since 1970; now by default.
     """
 
+    layers: tuple[str, ...] = (
+        f'{{ in = {INPUTS}, out = {HIDDEN}, act = "relu" }}',
+        f'{{ in = {HIDDEN}, out = {CLASSES}, act = "none" }}',
+    )
+    head = "softmax"
+
     def __init__(
         self,
         directory: Path,
@@ -174,14 +177,14 @@ class Fleet:
         for name in ("configuration", "rows"):
             (self.directory / name).mkdir(parents=True)
         rules, profile = self.configuration("fleet"), self.configuration("profile")
-        rules.write_text(_RULES + _toml({**_POLICY, **policy}))
+        rules.write_text(_RULES.replace("LAYERS", ", ".join(self.layers)) + _toml({**_POLICY, **policy}))
         profile.write_text(_PROFILE)
         desk = Desk.create(self.owner, hosts=[HOST], port=self.port, settings=rules, draw=random, now=now)
         desk.add(self.members, PARTICIPANT | MEMBER, str(profile), draw=random, now=now)
         desk.add(self.participants, PARTICIPANT, str(profile), draw=random, now=now)
         desk.sign(draw=random, now=now)
         for number, name in enumerate(self.devices):
-            self.rows(name).write_text(rows(number))
+            self.rows(name).write_text(self.data(number))
             self.configure_agent(name)
 
     def _make_broker(self) -> LocalBroker:
@@ -199,6 +202,11 @@ class Fleet:
     def rows(self, name: str) -> Path:
         """A device's data."""
         return self.directory / "rows" / f"{name}.csv"
+
+    @staticmethod
+    def data(number: int) -> str:
+        """What stands in the file of the device of this number, from 0."""
+        return rows(number)
 
     def state(self, name: str) -> Path:
         """Where a service keeps its memory."""
@@ -221,6 +229,7 @@ class Fleet:
                     "bundle": str(self.bundle(name)),
                     "vault": str(self.store_path(name)),
                     "profile": "profile.toml",
+                    "head": self.head,
                     "log": "json",
                 }
             )
@@ -323,6 +332,18 @@ class Fleet:
         """Now, as a place in everything that was told."""
         with self._heard:
             return len(self._lines)
+
+    def listen(self, lines: int, deadline: float) -> None:
+        """Return once so many more lines have been told, or after `deadline` seconds."""
+        with self._heard:
+            goal = len(self._lines) + lines
+            self._heard.wait_for(lambda: len(self._lines) >= goal, deadline)
+
+    def take(self) -> list[tuple[str, str, Event]]:
+        """Teller, line and event of all that was told since the last time. It is forgotten; earlier marks are void."""
+        with self._heard:
+            told, self._lines = self._lines, []
+            return told
 
     def lines(self, name: str | None = None, since: int = 0) -> list[str]:
         """What was written, event or not."""
