@@ -27,9 +27,15 @@ bench: setup
 	$(PYTHON) benchmarks/watch_splits.py $(ARGS)
 	$(PYTHON) benchmarks/secagg.py --install-flower --json secagg.json
 
-# Simulated fleets with every fault until so many rounds have ended, on every core; FIRST_SEED goes on from an earlier run.
+# make soak ROUNDS=…  simulated fleets with every fault until so many rounds have ended, on every core; FIRST_SEED goes on
+#                     from an earlier run
+# make soak KILLS=…   as many random SIGKILLs of a real fleet over a real broker; SEED repeats a schedule
 soak: setup-test
+ifdef KILLS
+	$(PYTHON) tests/integration/kills.py --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+else
 	$(PYTHON) tests/protocol/swarm.py --rounds $(ROUNDS) --first-seed $(FIRST_SEED)
+endif
 
 setup:
 	@tools/setup.sh mosquitto

@@ -65,6 +65,8 @@ class Service:
         self._failure: HushfleetError | None = None
         self._connected = False
         self._ended = threading.Event()
+        self._refusals: dict[str, int] = {}
+        self._seen: dict[str, object] = {}
 
     def run(self, start: Event, online: bytes) -> None:
         """Run until SIGTERM, SIGINT or `runner.stop`.
@@ -85,11 +87,14 @@ class Service:
             self.journal.write("certificate", remedy=ending)
         self._online = online
         self.link.start()
-        threading.Thread(target=self._keep_status, name="status", daemon=True).start()
+        keeper = threading.Thread(target=self._keep_status, name="status", daemon=True)
+        keeper.start()
         try:
             self.runner.run(start)
+            self._look(self.runner.role, time.time())
         finally:
             self._ended.set()
+            keeper.join()
             self.link.publish(self.link.settings.will_topic, self.link.settings.will_payload, retain=True)
             self.link.stop()
             self._write_status()
@@ -126,28 +131,32 @@ class Service:
     # Status.
 
     def _keep_status(self) -> None:
+        self.runner.post(self._look)
         while not self._ended.wait(STATUS_EVERY):
             self._write_status()
+            self.runner.post(self._look)
 
-    def _summary(self) -> dict[str, object]:
-        role = self.runner.role
-        return {
-            **(self._describe(role) if role is not None else {}),
-            "bytes_sent": self.link.bytes_sent,
-            "bytes_received": self.link.bytes_received,
-            "refused": sum(role.refusals.values()) if role is not None else 0,
+    def _look(self, role: Any, now: float) -> list[Any]:
+        """An event like others: on another thread than its own, a role would be seen half changed."""
+        self._refusals = dict(role.refusals)
+        self._seen = {
+            **self._describe(role),
+            "refused": sum(self._refusals.values()),
             "failures": self.runner.failures,
         }
+        return []
+
+    def _summary(self) -> dict[str, object]:
+        return {**self._seen, "bytes_sent": self.link.bytes_sent, "bytes_received": self.link.bytes_received}
 
     def _write_status(self) -> None:
-        role = self.runner.role
         status = {
             "process": os.getpid(),
             "time": round(time.time(), 1),
             "running": not self._ended.is_set(),
             "connected": self._connected and not self._ended.is_set(),
             "trouble": self._trouble or None,
-            "refusals": dict(role.refusals) if role is not None else {},
+            "refusals": self._refusals,
             **self._summary(),
         }
         part = self._status.with_name(self._status.name + ".part")

@@ -1,6 +1,6 @@
 """Random SIGKILLs of agents, members, coordinator and broker, also all at once, over a real Mosquitto with TLS.
 
-    python tests/integration/kills.py --kills 10000 [--seed S]
+    make soak KILLS=10000 [SEED=S]
 
 The seed decides who is killed, after how many more lines of the fleet's journals, and who stays away until the next
 blow; what else the machine does meanwhile, nobody decides. Every killed process counts. An oracle (contributions.py)
@@ -187,6 +187,8 @@ def run(kills: int, seed: int, directory: Path, progress: bool = False) -> Kills
         under.fleet.broker.start()
         stack.enter_context(under.oracle)
         under.start()
+        if progress:
+            print("the fleet is running", flush=True)
         while under.killed < kills and not under.faults:
             under.strike()
             if progress and time.monotonic() - told > PROGRESS_EVERY:
@@ -204,7 +206,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int)
     arguments = parser.parse_args()
     seed = secrets.randbelow(10**6) if arguments.seed is None else arguments.seed
-    print(f"seed {seed}; the same schedule again: python {sys.argv[0]} --kills {arguments.kills} --seed {seed}")
+    again = f"make soak KILLS={arguments.kills} SEED={seed}"
+    print(f"seed {seed}; the same schedule again: {again}", flush=True)
     # An end by SIGTERM clears up as one by Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
