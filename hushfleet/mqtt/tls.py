@@ -17,7 +17,7 @@ class NotMqttError(ConnectionError):
 
 
 class TlsContext(ssl.SSLContext):
-    """A client's context that resumes the last session (saves 1.7 KB of a 3.9 KB reconnect) and watches its socket.
+    """A client's context that resumes the last session (saves 2.0 KB of a 4.1 KB reconnect) and watches its socket.
 
     Attributes:
         bytes_sent, bytes_received: MQTT bytes inside TLS, over all connections, without handshakes and record overhead.
@@ -61,6 +61,7 @@ class _Socket(ssl.SSLSocket):
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
         context = self._watched
         try:
+            self._check_cut()
             data = super().recv(buflen, flags)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
@@ -88,6 +89,17 @@ class _Socket(ssl.SSLSocket):
         context.bytes_sent += sent
         return sent
 
+    def _check_cut(self) -> None:
+        """Raise before OpenSSL sees that the line was cut: from 3.5 on it never resumes a session that ended so."""
+        if self.pending():
+            return
+        try:
+            waiting = socket.socket.recv(self, 1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        if not waiting:
+            raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "the connection was cut")
+
     @property
     def _watched(self) -> TlsContext:
         context = self.context
@@ -106,6 +118,8 @@ def load_context(settings: LinkSettings) -> TlsContext:
     _check_readable(settings.key, "transport key")
     context = TlsContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    # The hybrid exchange that OpenSSL 3.5 begins with costs 2.4 kB a connection, and TLS guards no update here.
+    context.set_ecdh_curve("X25519")
     try:
         context.load_verify_locations(cafile=settings.ca)
     except ssl.SSLError as error:

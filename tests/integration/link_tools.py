@@ -131,7 +131,7 @@ class Cable:
     """A TCP relay to a port of this machine that can be cut, and can go silent while its connections stay open."""
 
     def __init__(self, target: int) -> None:
-        self.bytes_up = 0
+        self.bytes_up = self.bytes_down = 0
         self.connections = 0
         self._target = target
         self._listener = socket.create_server((HOST, 0))
@@ -189,6 +189,8 @@ class Cable:
                 self._conducts.wait()
                 if upward:
                     self.bytes_up += len(data)
+                else:
+                    self.bytes_down += len(data)
                 sink.sendall(data)
         for end in (source, sink):
             with suppress(OSError):
