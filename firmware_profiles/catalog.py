@@ -6,6 +6,7 @@ What a figure rests on stands beside it in the file and is carried along, so tha
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -118,12 +119,17 @@ class Schedule:
 
     def awake_share(self) -> float:
         """Share of the day outside every window, 0 to 1."""
-        asleep: set[int] = set()
-        for window in self.asleep:
-            begin_hour, begin_minute, end_hour, end_minute = map(int, re.split("[:-]", window))
-            begin, end = 60 * begin_hour + begin_minute, 60 * end_hour + end_minute
-            asleep.update(minute % DAY for minute in range(begin, end if end > begin else end + DAY))
-        return 1 - len(asleep) / DAY
+        return _awake_share(self.asleep)
+
+
+@cache
+def _awake_share(windows: tuple[str, ...]) -> float:
+    asleep: set[int] = set()
+    for window in windows:
+        begin_hour, begin_minute, end_hour, end_minute = map(int, re.split("[:-]", window))
+        begin, end = 60 * begin_hour + begin_minute, 60 * end_hour + end_minute
+        asleep.update(minute % DAY for minute in range(begin, end if end > begin else end + DAY))
+    return 1 - len(asleep) / DAY
 
 
 @dataclass(frozen=True, slots=True)

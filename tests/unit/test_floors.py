@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[2]
-ROOMS = ("edge_agent", "coordinator", "broker", "fleet", "hushfleet_demo")
+ROOMS = ("edge_agent", "coordinator", "broker", "fleet", "planner", "hushfleet_demo")
 OURS = ("hushfleet", "firmware_profiles", *ROOMS)
 BASE = ("hushfleet.__version__", "hushfleet.errors", "hushfleet.hashing", "hushfleet.actions")
 FLOORS: dict[str, tuple[str, ...]] = {
@@ -89,6 +89,7 @@ def test_no_module_imports_from_a_floor_that_is_not_its_own() -> None:
         ("hushfleet.mqtt.link", "hushfleet.learning.layers"),
         ("hushfleet.codec", "hushfleet.secagg.group"),
         ("firmware_profiles.catalog", "fleet.desk"),
+        ("planner.cli", "edge_agent.vault"),
         ("edge_agent.cli", "hushfleet.cli.main"),
     ],
 )

@@ -1,0 +1,1 @@
+"""What a fleet will cost before anything is deployed: `hushfleet plan`."""

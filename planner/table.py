@@ -1,0 +1,153 @@
+"""A proposal on the terminal."""
+
+from rich.console import Console
+from rich.table import Table
+
+from planner.planner import Option, Proposal
+
+_PARTS = {"encoding": "Other encodings", "committee": "Other committees", "window": "Other windows"}
+
+
+def show(proposal: Proposal, console: Console | None = None) -> None:
+    """Print what is recommended, what it costs, and why the others lose."""
+    console = console or Console()
+    wishes, best = proposal.wishes, proposal.best
+    parameters = sum((inputs + 1) * outputs for inputs, outputs in wishes.layers)
+    console.print(
+        f"\n[bold]{parameters:,} parameters, {wishes.devices:,} devices of class {wishes.profile.name}, "
+        f"{wishes.survivors:,} uploads in a sum, {wishes.training.rounds:,} rounds of plain averaging[/bold]\n"
+    )
+    console.print(_recommendation(proposal))
+    console.print(_comparison(proposal))
+    for line in notes(proposal):
+        console.print(f"· {line}", highlight=False)
+    if proposal.better is not None:
+        console.print(f"· {_better(proposal.better, best)}", highlight=False)
+
+
+def _recommendation(proposal: Proposal) -> Table:
+    best = proposal.best
+    table = Table(title=f"Recommended for the fewest {proposal.target.name}: {name(best)}", title_justify="left")
+    for column in ("what one device spends", "participant", "participant and member"):
+        table.add_column(column, justify="left" if column.startswith("what") else "right")
+    both = (best.participant, best.member)
+    rows = {
+        "up a round, on the line": [size(cost.up) for cost in both],
+        "down a round, on the line": [size(cost.down) for cost in both],
+        "  of it MQTT, as the agent counts": [f"{size(cost.mqtt_up)} + {size(cost.mqtt_down)}" for cost in both],
+        "joining; joining late besides": [f"{size(cost.joining)}; {size(cost.catching_up)}" for cost in both],
+        "airtime a round": [duration(cost.airtime) for cost in both],
+        "one core a round": [duration(cost.compute) for cost in both],
+        "from plan to delta": [duration(cost.latency) for cost in both],
+        "written to files a round": [size(cost.flash) for cost in both],
+        "all rounds: bytes on the line": [size(cost.bytes) for cost in both],
+        "all rounds: energy": [f"{cost.energy:.3g} Wh" for cost in both],
+        "all rounds: life of the flash": [percent(cost.wear) for cost in both],
+        "days": [f"{cost.days:.3g}" for cost in both],
+        "the pace is set by": [cost.limit for cost in both],
+        "memory": [f"{cost.memory:.0f} MiB" for cost in both],
+    }
+    if best.participant.battery is not None:
+        rows["battery a day"] = [percent(cost.battery or 0.0) for cost in both]
+    for what, values in rows.items():
+        table.add_row(what, *values)
+    return table
+
+
+def _comparison(proposal: Proposal) -> Table:
+    table = Table(title="Why the others lose, each with all else equal", title_justify="left")
+    for column in ("choice", "rounds", "bytes", "airtime", "energy", "days", "flash", "privacy fails", "round fails"):
+        table.add_column(column, justify="left" if column == "choice" else "right", no_wrap=True)
+    table.add_column("why not", min_width=24)
+    table.add_row(*_cells(proposal.best, name(proposal.best)), "recommended", style="bold green")
+    for part, verdicts in proposal.others.items():
+        table.add_section()
+        table.add_row(f"[italic]{_PARTS[part]}")
+        for verdict in verdicts:
+            table.add_row(*_cells(verdict.option, part_name(verdict.option, part)), verdict.why)
+    return table
+
+
+def _cells(option: Option, label: str) -> tuple[str, ...]:
+    cost = option.participant
+    # What was not seen to get there has no costs to compare.
+    in_all = (f"{option.rounds:.0f}", size(cost.bytes), f"{cost.energy:.3g} Wh", f"{cost.days:.3g}", percent(cost.wear))
+    rounds, count, energy, days, wear = in_all if option.rounds < float("inf") else ("-",) * len(in_all)
+    return (
+        label,
+        rounds,
+        count,
+        duration(cost.airtime),
+        energy,
+        days,
+        wear,
+        f"{option.privacy_failure:.1g}",
+        percent(option.round_failure),
+    )
+
+
+def notes(proposal: Proposal) -> list[str]:
+    """What the figures rest on."""
+    profile = proposal.wishes.profile
+    figures = profile.figures()
+    guessed = [place for place, figure in figures.items() if not figure.source]
+    lines = [
+        "bytes, energy, days and flash are a participant's, over all rounds; airtime is a round's",
+        f"of {profile.name}'s {len(figures)} figures {len(guessed)} are guesses: {', '.join(guessed)}"
+        if guessed
+        else f"all figures of {profile.name} have a source",
+        "rounds of the rotated encodings follow one measurement on handwritten digits; yours will differ",
+        f"privacy fails: more than c - 2f - 1 corrupt candidates are drawn from a fleet of which "
+        f"{percent(proposal.wishes.corrupt)} is corrupt",
+        "cut connections, members that fail and TLS sessions that resume are not in the bytes",
+    ]
+    if any(not figure.source and not figure.guess for figure in figures.values()):
+        lines.insert(2, "figures without a source count as guesses")
+    return lines
+
+
+def _better(better: Option, best: Option) -> str:
+    return (
+        f"once devices take part with codec {better.choice.encoding.codec}: {name(better)}, "
+        f"{size(better.participant.bytes)} instead of {size(best.participant.bytes)}, "
+        f"{better.participant.days:.3g} days instead of {best.participant.days:.3g}"
+    )
+
+
+def name(option: Option) -> str:
+    """A choice in words."""
+    return ", ".join(part_name(option, part) for part in _PARTS)
+
+
+def part_name(option: Option, part: str) -> str:
+    """One part of a choice in words."""
+    choice = option.choice
+    match part:
+        case "encoding":
+            return choice.encoding.name
+        case "committee":
+            return f"committee ({choice.committee.members}, {choice.committee.recoveries})"
+        case _:
+            return f"window {choice.window}"
+
+
+def size(count: float) -> str:
+    """Bytes with a unit of powers of ten."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.3g} {unit}"
+    return f"{count:.0f} B"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits."""
+    if seconds >= 7_200:
+        return f"{seconds / 3_600:.3g} h"
+    if seconds >= 120:
+        return f"{seconds / 60:.3g} min"
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+
+
+def percent(share: float) -> str:
+    """A share in per cent, with two digits."""
+    return f"{100 * share:.2g} %"
