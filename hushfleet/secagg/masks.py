@@ -128,4 +128,4 @@ def _add_lane(residues: Residues | NDArray[np.uint64], seed: bytes, lane: int) -
         part = residues[start : start + CHUNK]
         chunk_seed = digest("mask", bytes((lane,)), n.to_bytes(4, "little"), key=seed)
         stream = bindings.randombytes_buf_deterministic(word.itemsize * len(part), chunk_seed)
-        np.add(part, np.frombuffer(stream, dtype=word), out=part, casting="unsafe")
+        np.add(part, np.frombuffer(stream, dtype=word), out=part)

@@ -114,7 +114,10 @@ def test_a_member_that_spoils_the_sum_is_named_and_the_round_still_opens() -> No
     assert judge(data, world.keys) == (1, 1)
     # The honest members judge it too, each for itself.
     world.run_for(1)
-    assert {index for _, index, note in world.notes if note.event == "blame"} >= {2, 3, 4, 5}
+    words = {index: note.fields for _, index, note in world.notes if note.event == "blame"}
+    assert set(words) >= {2, 3, 4, 5}
+    verdict = judge_evidence(data, world.keys.fleet, world.keys.root.hash(world.keys.fleet))
+    assert words[2] == {"round": 1, "member": 1, "why": verdict.why}
 
 
 def test_without_a_spare_recovery_the_suspects_of_the_next_round_go_on_where_this_one_ended() -> None:

@@ -130,6 +130,7 @@ def test_signed_is_the_integer_in_the_middle_range(bits: int, seed: int) -> None
     expected = [int(word) % (1 << bits) for word in words]
     expected = [value - (1 << bits) if value >= 1 << (bits - 1) else value for value in expected]
     assert signed(words, bits).tolist() == expected
+    assert signed(words, bits).dtype == np.int64
     assert reduce(words, bits).tolist() == [value % (1 << bits) for value in expected]
 
 
