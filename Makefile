@@ -30,9 +30,12 @@ bench: setup
 # make soak ROUNDS=…  simulated fleets with every fault until so many rounds have ended, on every core; FIRST_SEED goes on
 #                     from an earlier run
 # make soak KILLS=…   as many random SIGKILLs of a real fleet over a real broker; SEED repeats a schedule
+# make soak ACKS=…    a real fleet under strace until as many acknowledgements have left, each after its sync
 soak: setup-test
 ifdef KILLS
 	$(PYTHON) tests/integration/kills.py --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+else ifdef ACKS
+	$(PYTHON) tests/integration/acknowledgements.py --acknowledgements $(ACKS)
 else
 	$(PYTHON) tests/protocol/swarm.py --rounds $(ROUNDS) --first-seed $(FIRST_SEED)
 endif

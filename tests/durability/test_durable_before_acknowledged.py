@@ -6,7 +6,6 @@ system calls does.
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from contextlib import closing
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import store_child
+from order import require_strace
 from store_child import KINDS, content, expected, open_store
 
 COUNT = 300
@@ -21,13 +21,7 @@ COUNT = 300
 
 @pytest.fixture(scope="module", autouse=True)
 def strace() -> None:
-    """Without strace there is nothing to see: a failure where every test must run, elsewhere a skip."""
-    usable = shutil.which("strace") and not subprocess.run(["strace", "-o", os.devnull, "true"]).returncode
-    if not usable:
-        reason = "strace is missing or may not trace: apt-get install strace, and allow ptrace"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    require_strace()
 
 
 def traced(kind: str, path: Path, count: int, *options: str) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import paho.mqtt.client as mqtt
 from nacl.utils import random
@@ -95,11 +95,11 @@ _ROUNDS: dict[str, object] = {
 class Process:
     """A service under way; what it writes to standard error, line by line, goes to `told`."""
 
-    def __init__(self, name: str, arguments: Iterable[str | Path], told: Callable[[str, str], None]) -> None:
+    def __init__(self, name: str, command: Iterable[str | Path], told: Callable[[str, str], None]) -> None:
         self.name = name
         self._told = told
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", "hushfleet", *map(str, arguments)],
+            [*map(str, command)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -266,7 +266,7 @@ class Fleet:
 
     # Running it.
 
-    def __enter__(self) -> "Fleet":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -281,8 +281,12 @@ class Fleet:
         """Start services, for the first time or again."""
         for name in names:
             assert name not in self.processes or not self.processes[name].running, f"{name} is running"
-            kind = "coordinator" if name == COORDINATOR else "agent"
-            self.processes[name] = Process(name, [kind, "run", self.configuration(name)], self._told)
+            self.processes[name] = Process(name, self.command(name), self._told)
+
+    def command(self, name: str) -> list[str | Path]:
+        """The command that runs a service."""
+        kind = "coordinator" if name == COORDINATOR else "agent"
+        return [sys.executable, "-m", "hushfleet", kind, "run", self.configuration(name)]
 
     def bring_back(self, *names: str) -> None:
         """Have the broker and these services run, whatever befell them."""
