@@ -110,7 +110,7 @@ class StoreIsADict(RuleBasedStateMachine):
 
 def test_a_store_is_a_dict(kind: str, tmp_path: Path) -> None:
     machine = type("StoreIsADict", (StoreIsADict,), {"kind": kind, "directory": tmp_path})
-    few = settings(max_examples=25, stateful_step_count=25, deadline=None)
+    few = settings(max_examples=25, stateful_step_count=25)
     run_state_machine_as_test(machine, settings=few)
 
 

@@ -534,7 +534,7 @@ def taken(decode: Callable[[bytes], Any], refusal: type[Exception], raw: bytes) 
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_decoders_take_and_refuse_the_same_bytes(data: st.DataObject) -> None:
     """Frames of every table, whole and with a byte changed."""
     name = data.draw(st.sampled_from(sorted(set(TABLES) - set(PARTS))))

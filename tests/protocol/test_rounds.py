@@ -86,7 +86,7 @@ def fleets(draw: st.DrawFn) -> tuple[int, int, int, list[set[int]], list[set[int
     return participants, members, f, draw(st.lists(gone, min_size=3, max_size=3)), [draw(lost) for _ in range(3)]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(fleets(), st.sampled_from([256, 4096]))
 def test_any_fleet_with_any_dropouts_opens_the_survivors_sum_or_says_why_not(
     fleet: tuple[int, int, int, list[set[int]], list[set[int]]], chunk: int

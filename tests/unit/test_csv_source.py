@@ -191,7 +191,7 @@ def test_memory_is_bounded(write: Write, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "more than 2 rows" in refusal(CsvSource(write(GOOD + "1,2,0\n"), "label"))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(junk=st.binary(max_size=200), begin=st.sampled_from(["", GOOD]))
 def test_any_bytes_give_rows_or_a_refusal(tmp_path_factory: pytest.TempPathFactory, junk: bytes, begin: str) -> None:
     path = tmp_path_factory.mktemp("junk") / "data.csv"

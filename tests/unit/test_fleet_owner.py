@@ -219,7 +219,7 @@ STEPS: dict[str, dict[str, Any]] = {
 }
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.sets(st.sampled_from([*STEPS, "revoke member", "revoke participant", "add"])))
 def test_exactly_what_changed_moves_by_one_and_a_device_follows(changed: set[str]) -> None:
     first = composed(RULES)

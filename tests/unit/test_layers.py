@@ -99,7 +99,7 @@ def test_activations_far_out(act: str) -> None:
 
 
 @pytest.mark.parametrize("head", ["softmax", "mean_squared"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     widths=st.lists(st.integers(1, 5), min_size=2, max_size=4),
     acts=st.lists(st.sampled_from(ACTIVATIONS), min_size=3, max_size=3),

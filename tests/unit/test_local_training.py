@@ -104,7 +104,7 @@ def test_the_proximal_term_holds_training_back() -> None:
     assert np.linalg.norm(held.delta) < 0.5 * np.linalg.norm(free.delta)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(rows=st.integers(1, 40), batch=st.integers(1, 60), passes=st.integers(1, 4), seed=st.binary(max_size=32))
 def test_every_pass_sees_every_row_once(rows: int, batch: int, passes: int, seed: bytes) -> None:
     width = min(batch, rows)
