@@ -9,7 +9,7 @@ venv=.setup/floor
 debian_packages=(python3-numpy python3-nacl python3-msgpack python3-click python3-venv)
 wheels=(numpy==1.24.4 PyNaCl==1.5.0 msgpack==1.0.5 click==8.1.3)
 # Not in Debian 12, or too old there. The agent needs paho-mqtt; the rest is for the tests.
-above=('paho-mqtt>=2.1,<3' 'SQLAlchemy>=2.0' 'cryptography>=42' 'pytest>=8' 'pytest-timeout>=2.3' 'hypothesis>=6.90' pyyaml)
+above=('paho-mqtt>=2.1,<3' 'SQLAlchemy>=2.0' 'cryptography>=42' 'pytest>=8' 'pytest-timeout>=2.3' 'hypothesis>=6.120' pyyaml)
 
 on_debian_12() {
     [ -r /etc/os-release ] && (. /etc/os-release && [ "${ID:-}" = debian ] && [ "${VERSION_ID:-}" = 12 ])
