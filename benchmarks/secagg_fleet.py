@@ -185,7 +185,7 @@ class World:
         self._perform(0, self.conductor.advance(NOW))
         self._perform(0, self.conductor.on_connected(False, NOW))
         for index, device in self.devices.items():
-            self._perform(index, device.start(self.signed.root.to_bytes(), self.signed.certificates[index]))
+            self._perform(index, device.start(self.signed.root.to_bytes(), self.signed.certificates[index], NOW))
             self._perform(index, device.on_connected(False, NOW))
         self._deliver_all()
 

@@ -23,12 +23,13 @@ def coordinator() -> None:
 
 @coordinator.command()
 @_config
-def run(config: Path) -> None:
+@click.option("--restored", is_flag=True, help="Go on with a ledger put back from a copy after which no round ran.")
+def run(config: Path, restored: bool) -> None:
     """Run rounds, until stopped or done. CONFIG is the coordinator's TOML file."""
     from coordinator.service import Coordinator
 
     settings = load(config, CoordinatorSettings)
-    Coordinator(settings, Journal(settings.log)).run()
+    Coordinator(settings, Journal(settings.log), restored).run()
 
 
 @coordinator.command()

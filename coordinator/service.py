@@ -14,7 +14,7 @@ from coordinator.documents import NAMES, read_documents
 from coordinator.ledger import Ledger
 from coordinator.settings import CoordinatorSettings
 from hushfleet import BUILD_TIME, __version__
-from hushfleet.actions import Export, Store
+from hushfleet.actions import RESTORED, Export, Store
 from hushfleet.bundle import Bundle
 from hushfleet.errors import ConfigurationError
 from hushfleet.journal import Journal
@@ -73,11 +73,18 @@ def load_bundle(settings: CoordinatorSettings) -> Bundle:
 class Coordinator:
     """One coordinator, from its settings to its end."""
 
-    def __init__(self, settings: CoordinatorSettings, journal: Journal) -> None:
+    def __init__(self, settings: CoordinatorSettings, journal: Journal, restored: bool = False) -> None:
+        """`restored`: whether the operator vouches for a ledger that was put back from a copy.
+
+        Raises:
+            ConfigurationError: bundle, documents, or a ledger that was put back and nobody vouches for.
+            StorageError: the ledger cannot be used.
+        """
         self._settings = settings
         self._bundle = load_bundle(settings)
         self._signed = read_documents(settings.documents)
         self._ledger = Ledger(settings.ledger)
+        self._take_restored(restored)
         self._service = Service(
             self._make_role,
             self._ledger,
@@ -88,6 +95,20 @@ class Coordinator:
             status_path(settings),
             self._describe,
         )
+
+    def _take_restored(self, vouched: bool) -> None:
+        """Rounds that ran since the copy was made are unknown to it: its numbers and its model would go back."""
+        if self._ledger.get(RESTORED) is None:
+            return
+        if not vouched:
+            self._ledger.close()
+            raise ConfigurationError(
+                f"{self._settings.ledger}: this ledger was put back from a copy, or copied to this place. If no round "
+                "has run since the copy was made, say so: hushfleet coordinator run --restored. Otherwise move it away "
+                'and start with an empty one ("A lost ledger" in docs/operations.md)'
+            )
+        with self._ledger.transaction():
+            self._ledger.erase(RESTORED)
 
     def _make_role(self) -> Conductor:
         conductor = make_conductor(self._settings, self._bundle, self._ledger)

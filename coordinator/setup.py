@@ -16,7 +16,7 @@ from hushfleet.configuration import Range
 from hushfleet.errors import ConfigurationError, HushfleetError, MalformedError, RefusedError
 from hushfleet.mqtt.inbox import Inbox
 from hushfleet.mqtt.topics import Parsed
-from hushfleet.plans import LARGEST_TRANSCRIPT, read_transcript
+from hushfleet.plans import LARGEST_TRANSCRIPT, clock_skew, read_transcript
 from hushfleet.secagg.committee import check_keys
 from hushfleet.secagg.sealing import check_public
 from hushfleet.wire.committee import Box, Call, Card, CardList, CommitteeKey, Complaint, Transcript
@@ -39,8 +39,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 60, 3600
 """Seconds until a failed attempt is tried again, doubling."""
 ASK_AGAIN = 20.0
 """Seconds after which the retained messages of an unfinished attempt are asked for again."""
-SKEW = 300
-"""Seconds by which an epoch's end stays below the policy's age, for clocks that differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +154,7 @@ class Setup:
             policy.recoveries,
             first,
             policy.epoch_rounds,
-            start + policy.epoch_age - min(SKEW, policy.epoch_age // 10),
+            start + policy.epoch_age - clock_skew(policy),
             start + settings.cards,
             start + settings.keys,
             start + settings.ready,

@@ -123,7 +123,7 @@ class Agent:
         online = {"state": "online", "version": __version__, "profile": profile.name}
         try:
             self._service.run(
-                lambda device, _: device.start(bundle.root, bundle.certificate), json.dumps(online).encode()
+                lambda device, now: device.start(bundle.root, bundle.certificate, now), json.dumps(online).encode()
             )
         finally:
             self._vault.close()
@@ -136,6 +136,7 @@ class Agent:
             "round": device.seen.round,
             "model": device.live.version,
             "score": self._score or None,
+            "sits_out": device.sits_out(time.time()),
         }
 
     def _perform(self, action: Any) -> None:

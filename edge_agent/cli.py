@@ -117,6 +117,8 @@ def status(config: Path, as_json: bool) -> None:
     _say("documents", found["documents"])
     _say("round", f"{found['round']}, model version {found['model']}")
     _say("bytes", f"{found['bytes_sent']} sent, {found['bytes_received']} received since its start, TLS not counted")
+    if found["sits_out"]:
+        _say("restored", f"this vault was put back from a copy; sits out {found['sits_out']}")
     if found["score"]:
         shown = ((name, value) for name, value in found["score"].items() if value is not None)
         _say("score", ", ".join(f"{name} {_number(value)}" for name, value in shown))

@@ -7,6 +7,7 @@ is retained on the broker and held in memory only; what this member owes and kno
 from dataclasses import replace
 
 from edge_agent.context import Context
+from edge_agent.restoration import Restoration
 from edge_agent.sheets import Attempt, Sheets
 from hushfleet import ceremony
 from hushfleet.actions import RETAINED, Action, Note, Publish, Subscribe, Unsubscribe, clear, retain
@@ -16,7 +17,7 @@ from hushfleet.secagg import committee as arithmetic
 from hushfleet.secagg.sealing import check_public, new_key, seal
 from hushfleet.trust import READY
 from hushfleet.wire.committee import Box, Call, Card, CardList, CommitteeKey, Complaint
-from hushfleet.wire.documents import MEMBER
+from hushfleet.wire.documents import MEMBER, Policy
 from hushfleet.wire.framing import Frame, entries, indices, pack_indices, read_message
 
 LARGEST_STEP = 1_000
@@ -28,9 +29,10 @@ ASK_AGAIN = 20.0
 class Dealer:
     """One member in the set-up of one epoch after another. Built anew from its records at every start."""
 
-    def __init__(self, context: Context, sheets: Sheets) -> None:
+    def __init__(self, context: Context, sheets: Sheets, restoration: Restoration) -> None:
         self._context = context
         self._sheets = sheets
+        self._restoration = restoration
         self._call: Call | None = None
         self._list: tuple[bytes, CardList] | None = None
         self._cards: dict[int, tuple[bytes, Card]] = {}
@@ -82,7 +84,10 @@ class Dealer:
         known = self._sheets.attempts.get(call.epoch)
         if known is not None and known.call == data:
             return []
-        self._check_call(call, newest_round, now)
+        policy = self._check_call(call, newest_round, now)
+        if self._restoration.covers_call(call, policy):
+            why = "the vault was put back from a copy, and may have answered this call"
+            return [*self._sheets.raise_highest(call.epoch), Note("sits-out", {"epoch": call.epoch, "why": why})]
         candidates = trust.committee.candidates() if trust.committee else {}
         if context.index not in candidates:
             raise RefusedError("called, but no candidate")
@@ -115,7 +120,7 @@ class Dealer:
             *retain(Publish(context.topics.card(call.epoch, context.index), attempt.card)),
         ]
 
-    def _check_call(self, call: Call, newest_round: int, now: float) -> None:
+    def _check_call(self, call: Call, newest_round: int, now: float) -> Policy:
         trust, time, highest = self._context.trust, self._context.trust.time(now), self._sheets.highest
         policy = trust.policy
         if policy is None or call.committee != trust.hash_of("committee"):
@@ -130,6 +135,7 @@ class Dealer:
             raise RefusedError("the call's f or number of rounds is not the policy's")
         if call.not_after > time + policy.epoch_age or call.ready_by <= time:
             raise RefusedError("the call's age exceeds the policy's, or its deadlines are past")
+        return policy
 
     def _begin(self, call: Call) -> None:
         self._call, self._list = call, None
@@ -166,6 +172,16 @@ class Dealer:
         if attempt.ready:
             actions += clear(names.ready(epoch, me))
         return actions
+
+    def forget_all(self) -> list[Action]:
+        """Erase what every epoch left behind, and leave the attempt under way."""
+        actions = [*self._leave(), *(action for epoch in list(self._sheets.attempts) for action in self.forget(epoch))]
+        self._call = None
+        return actions
+
+    def joined(self) -> bool:
+        """Whether it has got ready for an epoch that is not over."""
+        return any(attempt.ready for attempt in list(self._sheets.attempts.values()))
 
     def prune(self, planned: int, now: float) -> list[Action]:
         """Keep the secrets of two epochs: the one that the last verified plan names and the newest that is ready."""

@@ -15,9 +15,10 @@ from edge_agent.fetch import Fetcher
 from edge_agent.live_model import LONGEST_CHAIN, LiveModel
 from edge_agent.member import LARGEST_SURVIVORS, Member
 from edge_agent.participant import Participant
+from edge_agent.restoration import Restoration
 from edge_agent.sheets import Sheets
 from edge_agent.work import DeviceAction, Ended, Score
-from hushfleet.actions import Action, Note, Save, Subscribe, Wake, retained
+from hushfleet.actions import RESTORED, Action, Erase, Note, Save, Subscribe, Wake, retained
 from hushfleet.errors import HushfleetError, RefusedError
 from hushfleet.mqtt.inbox import Inbox
 from hushfleet.mqtt.topics import Parsed
@@ -74,8 +75,9 @@ class Device:
         self.refusals: Counter[str] = Counter()
         self.live = LiveModel(context.store)
         sheets = Sheets(context.store)
-        self.participant = Participant(context, self.live)
-        self.dealer = Dealer(context, sheets)
+        self._restoration = Restoration(context.store)
+        self.participant = Participant(context, self.live, self._restoration)
+        self.dealer = Dealer(context, sheets, self._restoration)
         self.member = Member(context, sheets)
         self._fetcher = Fetcher(window)
         self.documents = Documents(context, self._fetcher)
@@ -91,9 +93,32 @@ class Device:
 
     # Events.
 
-    def start(self, root: bytes, certificate: bytes) -> list[DeviceAction]:
-        """Take what the owner put into the bundle."""
-        return [*self.documents.start(root, certificate)]
+    def start(self, root: bytes, certificate: bytes, now: float) -> list[DeviceAction]:
+        """Take what the owner put into the bundle; before that, sit out if the vault was put back from a copy."""
+        restored = [] if self.context.store.get(RESTORED) is None else self._sit_out(now)
+        return [*restored, *self.documents.start(root, certificate)]
+
+    def _sit_out(self, now: float) -> list[DeviceAction]:
+        """Forget every secret that a copy brought back: what was done with it since the copy is not known here."""
+        time = self.context.trust.time(now)
+        why = "the vault's files were put back from a copy, or copied to this place"
+        remedy = "it takes part again from the next committee and the next rounds on; never restore a vault"
+        return [
+            Erase(RESTORED),
+            *self._restoration.begin(time),
+            *self.dealer.forget_all(),
+            *self.member.forget(),
+            *self.participant.forget(time),
+            Note("restored-vault", {"why": why, "remedy": remedy}),
+        ]
+
+    def sits_out(self, now: float) -> str | None:
+        """What this device takes no part in since its vault was put back from a copy, or None."""
+        trust = self.context.trust
+        rounds = self._restoration.recent(trust.time(now), trust.policy)
+        waits = self._restoration.at is not None and bool(self.dealer.topics()) and not self.dealer.joined()
+        parts = [*(["rounds under way"] if rounds else []), *(["committees until the next set-up"] if waits else [])]
+        return " and ".join(parts) or None
 
     def on_connected(self, session_present: bool, now: float) -> list[DeviceAction]:
         """Listen; publish what this device keeps on the broker, unless it is there already; ask for an owed receipt."""

@@ -31,6 +31,7 @@ from hushfleet.wire.round import Blame, MaskSum, Request, Share, Survivor, Survi
 
 ANSWER = "member/answer"
 """The newest answer: rounds rise strictly, so one record is enough for all time."""
+_LAST_ROUND = (1 << 64) - 1
 LARGEST_SURVIVORS = 256 + Survivor.SIZE * 16_383
 
 
@@ -75,10 +76,16 @@ class Member:
         if upto <= self._ended:
             return []
         self._ended = upto
-        actions = self._sheets.erase_rounds(upto)
-        if self._answer is not None and self._answer.round <= upto and self._answer.sum:
-            actions += self._record(replace(self._answer, sum=b""))
-        return actions
+        return [*self._sheets.erase_rounds(upto), *self._erase_sum(upto)]
+
+    def _erase_sum(self, upto: int) -> list[Action]:
+        if self._answer is None or self._answer.round > upto or not self._answer.sum:
+            return []
+        return self._record(replace(self._answer, sum=b""))
+
+    def forget(self) -> list[Action]:
+        """Erase the secrets and the answer's bytes of every round there is; what was answered stays recorded."""
+        return [*self._sheets.erase_rounds(_LAST_ROUND), *self._erase_sum(_LAST_ROUND)]
 
     def _record(self, answer: Answer) -> list[Action]:
         self._answer = answer

@@ -4,12 +4,13 @@ It uploads at most once a round, ever. The whole masked upload and the round's n
 before the first byte leaves; after a crash those bytes go out again, or nothing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, ClassVar
 
 from edge_agent.context import Context
 from edge_agent.live_model import LiveModel
+from edge_agent.restoration import Restoration
 from edge_agent.work import DeviceAction, Train
 from hushfleet.actions import Erase, Note, Publish, Save, Wake
 from hushfleet.errors import HushfleetError, RefusedError
@@ -73,9 +74,10 @@ class Upload(Table):
 class Participant:
     """One device's part as participant. Built anew from its records at every start."""
 
-    def __init__(self, context: Context, live: LiveModel) -> None:
+    def __init__(self, context: Context, live: LiveModel, restoration: Restoration) -> None:
         self._context = context
         self._live = live
+        self._restoration = restoration
         saved = context.store.get(STATE)
         self._state = State.from_body(saved) if saved else State()
         kept = context.store.get(UPLOAD)
@@ -113,6 +115,8 @@ class Participant:
         policy = self._context.trust.policy
         if policy is None:
             raise PlanRefusedError(STALE_FLEET, "the policy is not here")
+        if self._restoration.covers_plan(plan, policy):
+            raise PlanRefusedError(POLICY, "the vault was put back from a copy, and may have answered this plan")
         if self._since_upload(now) < policy.interval:
             raise PlanRefusedError(POLICY, "the rounds follow each other faster than the policy allows")
         used = self._state.uploads if self._state.base == plan.base_hash else 0
@@ -273,6 +277,12 @@ class Participant:
         if self._plan is not None and self._plan.plan.round <= result.round:
             self._plan = None
         return self._end_round(result.round + 1)
+
+    def forget(self, time: float) -> list[DeviceAction]:
+        """Drop the upload kept, and count an upload now: nobody knows when the last one was."""
+        self._state = replace(self._state, uploaded=int(time))
+        dropped = self._end_round(self._upload.round + 1) if self._upload else []
+        return [*dropped, Save(STATE, self._state.to_body())]
 
     def _end_round(self, next_round: int) -> list[DeviceAction]:
         if self._upload is None or self._upload.round >= next_round:

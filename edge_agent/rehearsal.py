@@ -124,7 +124,7 @@ def rehearse(settings: AgentSettings, journal: Journal, timeout: float) -> Rehea
     limit.start()
     link.start()
     try:
-        runner.run(lambda device, _: device.start(bundle.root, bundle.certificate))
+        runner.run(lambda device, now: device.start(bundle.root, bundle.certificate, now))
     finally:
         limit.cancel()
         link.stop()

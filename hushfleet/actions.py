@@ -90,6 +90,10 @@ Action = Save | Erase | Publish | Subscribe | Unsubscribe | Wake | Note | Export
 RETAINED = "retained/"
 """Records under this prefix are what this process keeps on the broker, by topic; they survive both."""
 
+RESTORED = "restored"
+"""The record that a store carries when its files turn out to be a copy put in place (hushfleet/place.py). A role acts
+on it, and erases it, in its first event."""
+
 
 def retain(publish: Publish) -> list[Action]:
     """Publish a retained message and remember it, to publish it again whenever a broker has lost it."""

@@ -14,6 +14,13 @@ from hushfleet.wire.round import PLAIN, POLICY, STALE_FLEET, TRAIN, UPGRADE_NEED
 LARGEST_TRANSCRIPT = 64 * 1024 - 4096
 """Bytes of a transcript frame: 1,024 leaves and 32 signatures fit."""
 
+SKEW = 300
+
+
+def clock_skew(policy: Policy) -> int:
+    """Seconds by which the clocks of coordinator and devices may differ: 300, less where epochs are short."""
+    return min(SKEW, policy.epoch_age // 10)
+
 
 class PlanRefusedError(RefusedError):
     """A plan this device does not follow; `reason` is the coarse one of a `decline`."""

@@ -4,6 +4,8 @@ A file is first looked at read-only and refused untouched if anything about it i
 Beside `x.db` stands `x.db-mark`, the high-water mark: how many commits this file has acknowledged, and who holds it.
 A database with fewer commits than its mark has lost some (a damaged or deleted write-ahead log, an old copy) and is
 refused. After a power cut the mark itself may be some seconds old; then it proves less, never more.
+A copy of everything together agrees with its own mark; `x.db-place` tells it (place.py). It is taken, and carries the
+record RESTORED from then on, until a role has acted on it.
 
 SQLite has no checksum of its pages, hence one per record. Its `secure_delete` leaves remains of erased cells when a
 b-tree page is rebuilt, but never of overflow pages; the padding before each value pushes it into those, whole.
@@ -16,10 +18,12 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from hushfleet.actions import RESTORED
 from hushfleet.errors import StorageError
 from hushfleet.hashing import digest
+from hushfleet.place import NONCE, Place
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PAGE_SIZE = 4096
 PADDING = 1002
 """Bytes: the most a WITHOUT ROWID table keeps of a record outside its overflow pages, (4096 − 12)·64/255 − 23."""
@@ -28,7 +32,7 @@ DRIVER_FAILURES = (sqlite3.Error, OSError, UnicodeDecodeError)
 """What the driver raises; the last when it quotes a damaged schema."""
 
 _SCHEMA = (
-    "CREATE TABLE meta (store BLOB NOT NULL, commits INTEGER NOT NULL)",
+    "CREATE TABLE meta (store BLOB NOT NULL, commits INTEGER NOT NULL, place BLOB NOT NULL, coming BLOB NOT NULL)",
     "CREATE TABLE records (key BLOB PRIMARY KEY NOT NULL, padding BLOB NOT NULL, value BLOB NOT NULL,"
     " checksum BLOB NOT NULL) WITHOUT ROWID",
 )
@@ -115,6 +119,7 @@ class DatabaseFile:
         self.kind = kind
         self._log = path.with_name(path.name + "-wal")
         self._mark_path = path.with_name(path.name + "-mark")
+        self._place = Place(path)
         try:
             self._open()
         except DRIVER_FAILURES as error:
@@ -172,6 +177,7 @@ class DatabaseFile:
             self.store, self.commits = state or self._create_tables()
             self._mark_file = os.open(self._mark_path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             self._write_mark()
+            self._settle_place()
             self._empty_log()
         except BaseException:
             self.connection.close()
@@ -189,7 +195,7 @@ class DatabaseFile:
             _sync(directory.parent)
         if directory.stat().st_mode & 0o077:
             raise StorageError(f"{directory}: other users may enter this directory; run: chmod 700 {directory}")
-        for path in (self.path, self._log, self._mark_path):
+        for path in (self.path, self._log, self._mark_path, self._place.path):
             if not os.path.lexists(path):
                 continue
             mode = path.lstat().st_mode
@@ -224,11 +230,29 @@ class DatabaseFile:
         self.connection.execute("BEGIN IMMEDIATE")
         for statement in _SCHEMA:
             self.connection.execute(statement)
-        self.connection.execute("INSERT INTO meta VALUES (?, 0)", (store,))
+        self.connection.execute("INSERT INTO meta VALUES (?, 0, x'', x'')", (store,))
         self.connection.execute(f"PRAGMA application_id = {self.kind.application_id}")
         self.connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         self.connection.execute("COMMIT")
         return store, 0
+
+    def _settle_place(self) -> None:
+        """Tell a copy from the original, note it durably, and renew the place; at whichever step the process dies."""
+        kept, coming = self.connection.execute("SELECT place, coming FROM meta").fetchone()
+        found = self._place.look()
+        # The nonce that was coming is in the file if the process died before it noted what became of it.
+        same = found == kept or (found and found[:NONCE] == coming)
+        nonce = os.urandom(NONCE)
+        self.connection.execute("BEGIN IMMEDIATE")
+        self.connection.execute("UPDATE meta SET coming = ?", (nonce,))
+        # A store that never committed anything has nothing that a copy could bring back.
+        if self.commits and not same:
+            row = (RESTORED.encode(), PADDING, b"", record_checksum(self.store, RESTORED.encode(), b""))
+            self.connection.execute("INSERT OR REPLACE INTO records VALUES (?, zeroblob(?), ?, ?)", row)
+        self.connection.execute("COMMIT")
+        place = self._place.renew(nonce)
+        _sync(self.path.parent)
+        self.connection.execute("UPDATE meta SET place = ?, coming = x''", (place,))
 
     def _inspect(self) -> tuple[bytes, int] | None:
         """Read everything and write nothing: the store's name and its commits, or None if it has no tables yet."""

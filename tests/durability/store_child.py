@@ -14,12 +14,13 @@ from contextlib import closing
 from hashlib import blake2b
 from pathlib import Path
 
+from hushfleet.actions import RESTORED
 from hushfleet.errors import StorageError
 from hushfleet.records import RecordStore
 
 KINDS = ("vault", "ledger")
 KEPT = 6
-NAMES = ("store.db", "store.db-wal", "store.db-mark")
+NAMES = ("store.db", "store.db-wal", "store.db-mark", "store.db-place")
 
 Files = dict[str, bytes]
 
@@ -58,7 +59,8 @@ def transact(store: RecordStore, number: int) -> None:
 
 
 def content(store: RecordStore) -> dict[str, bytes]:
-    return {key: record for key, record in store.scan("") if key != "vault/secret"}
+    """What it holds, but for its secret and the notice that its files were put back, as `put` does."""
+    return {key: record for key, record in store.scan("") if key not in ("vault/secret", RESTORED)}
 
 
 def files(path: Path) -> Files:

@@ -277,11 +277,11 @@ class Fleet:
             process.wait()
         self.broker.stop()
 
-    def start(self, *names: str) -> None:
-        """Start services, for the first time or again."""
+    def start(self, *names: str, options: Iterable[str] = ()) -> None:
+        """Start services, for the first time or again; `options` go to their command."""
         for name in names:
             assert name not in self.processes or not self.processes[name].running, f"{name} is running"
-            self.processes[name] = Process(name, self.command(name), self._told)
+            self.processes[name] = Process(name, [*self.command(name), *options], self._told)
 
     def command(self, name: str) -> list[str | Path]:
         """The command that runs a service."""

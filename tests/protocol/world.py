@@ -25,7 +25,7 @@ from coordinator.setup import SetupSettings
 from edge_agent.context import Context as DeviceContext
 from edge_agent.device import Device
 from edge_agent.work import Score, Train
-from hushfleet.actions import Erase, Note, Publish, Save, Subscribe, Unsubscribe, Wake
+from hushfleet.actions import RESTORED, Erase, Note, Publish, Save, Subscribe, Unsubscribe, Wake
 from hushfleet.codec import LocalReport
 from hushfleet.mqtt.topics import Topics
 from hushfleet.trust import Trust
@@ -156,7 +156,7 @@ class World:
         else:
             device = self._make_device(index)
             self.nodes[index] = device
-            alive = self.perform(index, device.start(root, certificate))
+            alive = self.perform(index, device.start(root, certificate, self.now))
         if alive:
             self.connect(index)
             self._tick(index, self.starts[index])
@@ -210,6 +210,11 @@ class World:
         """Take a machine's memory away."""
         self.nodes.pop(index, None)
         self.broker.disconnect(index, keep_session=keep_session)
+
+    def put_back(self, index: int, copy: Mapping[str, bytes]) -> None:
+        """Put a copy of a machine's records back while it is down; its store notices, as the real one does."""
+        assert index not in self.nodes, "stop it first"
+        self.records[index].data = {**copy, RESTORED: b""}
 
     def restart_broker(self) -> None:
         """The broker loses everything; every machine connects again."""
