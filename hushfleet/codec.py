@@ -6,7 +6,7 @@ their bound cannot wrap 16 bits; a checksum over the integers proves it. What wa
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hushfleet.actions import Draw
 from hushfleet.errors import ConfigurationError, HushfleetError, MalformedError, RefusedError
-from hushfleet.secagg.residues import Residues, Vector, pack, padded, signed, signed_tail, unpack, word_dtype
+from hushfleet.secagg.residues import Vector, pack, padded, signed, signed_tail, unpack, word_dtype
 
 PLAIN_BITS = 16
 LARGEST_SUM = (1 << (PLAIN_BITS - 1)) - 1
@@ -105,11 +105,13 @@ class Opened:
 
     Attributes:
         residues: Σq, int64, shape (coords,).
+        bits: how many bits of a residue tell the sum, 2 to 16.
         weight: the weight lane's sum, 65,536 for each unit of weight.
         metrics: the other lanes, read.
     """
 
     residues: NDArray[np.int64]
+    bits: int
     weight: int
     metrics: Metrics
 
@@ -175,10 +177,8 @@ def encode_plain(
     Raises:
         RefusedError: a weight out of range, or a delta or a loss that is not a number: nothing may be uploaded.
     """
-    if not 1.0 <= weight <= LARGEST_WEIGHT:
-        raise RefusedError(f"weight {weight} is not within 1 to {LARGEST_WEIGHT:g}")
-    if not np.isfinite(delta).all():
-        raise RefusedError("the update holds NaN or infinity: training diverged; lower the learning rate")
+    check_weight(weight)
+    check_finite(delta)
     largest_residue = LARGEST_SUM // largest_survivor_set
     shrink = _shrink(delta, weight, clip)
     body, square_sum = np.zeros(padded(len(delta)), word_dtype(PLAIN_BITS)), 0
@@ -187,8 +187,8 @@ def encode_plain(
         integers = np.clip(_rounded(update, step, draw), -largest_residue, largest_residue)
         body[block] = integers.astype(body.dtype)
         square_sum += int(integers @ integers)
-    tail = [round(FIXED_POINT * weight), *_report_lanes(report), square_sum]
-    tail.append(_checksum(body, tail, checksum_seed))
+    tail = [round(FIXED_POINT * weight), *report_lanes(report), square_sum]
+    tail.append(checksum(len(body), lambda block: signed(body[block], PLAIN_BITS), tail, checksum_seed))
     return Vector(body, np.array(tail, np.uint64))
 
 
@@ -217,15 +217,16 @@ def open_plain(
     """
     body = signed(total.body, PLAIN_BITS)
     tail = [int(lane) for lane in signed_tail(total.tail)]
-    _check_lanes(tail, survivors, len(body), clip, step, largest_weight)
+    check_lanes(tail, survivors, len(body), clip, step, largest_weight)
     if body[coords:].any():
         raise OpeningError(OpeningReason.CHECKSUM, "the padding did not open to 0: the masks do not cancel")
-    if _checksum(total.body, tail[: Lane.CHECKSUM], checksum_seed) != tail[Lane.CHECKSUM] % (1 << 64):
+    expected = checksum(len(body), lambda block: body[block], tail[: Lane.CHECKSUM], checksum_seed)
+    if expected != tail[Lane.CHECKSUM] % (1 << 64):
         raise OpeningError(OpeningReason.CHECKSUM, "the checksum fails: masks do not cancel or a coordinate wrapped")
     residues = body[:coords]
     if not norm_holds(residues, survivors, clip=clip, step=step):
         raise OpeningError(OpeningReason.NORM, f"the sum is longer than {survivors} clipped updates can make it")
-    return Opened(residues, tail[Lane.WEIGHT], _metrics(residues, tail, step))
+    return Opened(residues, PLAIN_BITS, tail[Lane.WEIGHT], metrics_of(tail, _norm(residues) * step))
 
 
 def norm_holds(residues: NDArray[np.int64], survivors: int, *, clip: float, step: float) -> bool:
@@ -284,6 +285,18 @@ def apply_delta(
     return after
 
 
+def check_weight(weight: float) -> None:
+    """Raise RefusedError for a weight that no policy can allow."""
+    if not 1.0 <= weight <= LARGEST_WEIGHT:
+        raise RefusedError(f"weight {weight} is not within 1 to {LARGEST_WEIGHT:g}")
+
+
+def check_finite(update: NDArray[np.float32]) -> None:
+    """Raise RefusedError for an update that is not made of numbers."""
+    if not np.isfinite(update).all():
+        raise RefusedError("the update holds NaN or infinity: training diverged; lower the learning rate")
+
+
 def _blocks(length: int) -> Iterator[slice]:
     """The blocks of an array of that length, in order."""
     return (slice(start, min(start + BLOCK, length)) for start in range(0, length, BLOCK))
@@ -304,8 +317,8 @@ def _rounded(update: NDArray[np.float64], step: float, draw: Draw) -> NDArray[np
     return np.floor(update / step + uniform * 2.0**-53).astype(np.int64)
 
 
-def _report_lanes(report: LocalReport) -> list[int]:
-    """The lanes from examples to correct, each inside its range."""
+def report_lanes(report: LocalReport) -> list[int]:
+    """The lanes from examples to correct, each inside its range; RefusedError if a loss is not a number."""
     examples, evaluated = min(report.examples, LARGEST_COUNT), min(report.evaluated, LARGEST_COUNT)
     correct = report.correct * evaluated // report.evaluated if report.evaluated else 0
     return [
@@ -324,23 +337,36 @@ def _loss_lane(loss_sum: float, rows: int, counted: int) -> int:
     return round(FIXED_POINT * min(max(counted_sum, 0.0), LARGEST_LOSS * counted))
 
 
-def _checksum(body: Residues, tail: list[int], seed: bytes) -> int:
-    """Σ u_j·q_j mod 2^64 over the signed body and the lanes before the checksum (section 11.6).
+def checksum_weights(length: int, seed: bytes) -> NDArray[np.uint64]:
+    """u_j of that many lanes: every one is odd, so that no change of a single one can vanish mod 2^64 (11.6)."""
+    return _stream(length, seed) | np.uint64(1)
 
-    Every u_j is odd, so that no single change of a coordinate, a wrap included, can vanish mod 2^64.
+
+def checksum(length: int, integers: Callable[[slice], NDArray[np.int64]], tail: list[int], seed: bytes) -> int:
+    """Σ u_j·q_j mod 2^64 over a body and the lanes before the checksum (section 11.6).
+
+    Args:
+        length: of the body, padding included.
+        integers: the signed integers of a block of it, before any reduction.
+        tail: the lanes before the checksum.
+        seed: chks(plan hash).
     """
-    stream = np.frombuffer(randombytes_buf_deterministic(8 * (len(body) + len(tail)), seed), dtype="<u8")
-    checksum: int = sum((word | 1) * lane for word, lane in zip(stream[len(body) :].tolist(), tail, strict=True))
-    for block in _blocks(len(body)):
+    stream = _stream(length + len(tail), seed)
+    total: int = sum((word | 1) * lane for word, lane in zip(stream[length:].tolist(), tail, strict=True))
+    for block in _blocks(length):
         odd = stream[block] | np.uint64(1)
-        checksum += int(odd @ signed(body[block], PLAIN_BITS).view(np.uint64))
-    return checksum % (1 << 64)
+        total += int(odd @ integers(block).view(np.uint64))
+    return total % (1 << 64)
 
 
-def _check_lanes(
+def _stream(length: int, seed: bytes) -> NDArray[np.uint64]:
+    return np.frombuffer(randombytes_buf_deterministic(8 * length, seed), dtype="<u8")
+
+
+def check_lanes(
     tail: list[int], survivors: int, body_length: int, clip: float, step: float, largest_weight: float
 ) -> None:
-    """Every lane lies in |U| times the range of one device."""
+    """Raise OpeningError unless every lane lies in |U| times the range of one device."""
     largest_loss_lane = FIXED_POINT * LARGEST_LOSS * LARGEST_COUNT
     ranges: dict[Lane, tuple[int, float]] = {
         Lane.WEIGHT: (FIXED_POINT, round(FIXED_POINT * largest_weight)),
@@ -356,14 +382,15 @@ def _check_lanes(
             raise OpeningError(OpeningReason.LANE_RANGE, f"the lane {lane.name.lower()} is out of its range")
 
 
-def _metrics(residues: NDArray[np.int64], tail: list[int], step: float) -> Metrics:
+def metrics_of(tail: list[int], norm: float) -> Metrics:
+    """The opened lanes in plain numbers, beside the L2 norm of the opened sum."""
     return Metrics(
         examples=tail[Lane.EXAMPLES],
         training_loss=_mean_loss(tail[Lane.TRAINING_LOSS], tail[Lane.EXAMPLES]),
         evaluated=tail[Lane.EVALUATED],
         evaluation_loss=_mean_loss(tail[Lane.EVALUATION_LOSS], tail[Lane.EVALUATED]),
         correct=tail[Lane.CORRECT],
-        norm=_norm(residues) * step / (tail[Lane.WEIGHT] / FIXED_POINT),
+        norm=norm / (tail[Lane.WEIGHT] / FIXED_POINT),
     )
 
 

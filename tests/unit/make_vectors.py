@@ -65,6 +65,11 @@ def hashes(owned: Documents) -> Section:
                 "sort",
                 "chks",
                 "nois",
+                "rot1",
+                "rot2",
+                "subs",
+                "dith",
+                "keyf",
             ]
         },
         "keyed_64": digest("draw", b"abc", key=bytes(range(32)), size=64).hex(),

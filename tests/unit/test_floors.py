@@ -14,6 +14,7 @@ OURS = ("hushfleet", "firmware_profiles", *ROOMS)
 BASE = ("hushfleet.__version__", "hushfleet.errors", "hushfleet.hashing", "hushfleet.actions")
 FLOORS: dict[str, tuple[str, ...]] = {
     "hushfleet.secagg": BASE,
+    "hushfleet.encoding": BASE,
     "hushfleet.learning": BASE,
     "hushfleet.wire": BASE,
     "hushfleet.mqtt": (*BASE, "hushfleet.wire"),
