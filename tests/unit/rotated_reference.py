@@ -205,7 +205,7 @@ def _golden_round(parameters: int, keep: float, indices: list[int]) -> dict[str,
         "residues": result.residues.tolist(),
         "centred": centred.tolist(),
         "weight": result.weight,
-        "norm": result.metrics.norm,
+        "norm": float(f"{result.metrics.norm:.12g}"),
         "update": grid.expand(update_of(centred, step, result.weight / 65_536)).astype("<f4").tobytes().hex(),
         "keyframe_16": eight_bit(updates[0], parameters, 16).hex(),
         "after_keyframe": open_eight_bit(eight_bit(updates[0], parameters, 16), parameters, 16)
