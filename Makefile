@@ -23,9 +23,9 @@ check: setup-test
 test-floor:
 	@tools/floor.sh
 
+# All benchmarks; figures in build/benchmarks.json. make bench ARGS="--only large_round --json figures.json"
 bench: setup
-	$(PYTHON) benchmarks/watch_splits.py $(ARGS)
-	$(PYTHON) benchmarks/secagg.py --install-flower --json secagg.json
+	@$(PYTHON) benchmarks/run.py $(ARGS)
 
 # make soak ROUNDS=…  simulated fleets with every fault until so many rounds have ended, on every core; FIRST_SEED goes on
 #                     from an earlier run

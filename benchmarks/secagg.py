@@ -12,12 +12,12 @@ import os
 import subprocess
 import sys
 import venv
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import click
+from goals import Goal
 
 HERE = Path(__file__).parent
 FLOWER = "flwr==1.42.0"
@@ -38,22 +38,6 @@ ROWS = {
 
 Side = dict[str, dict[str, float]]
 """`figures`, as they are written to the file, and `details`, which are only shown."""
-
-
-@dataclass(frozen=True)
-class Goal:
-    """A ratio to reach, or to stay within."""
-
-    text: str
-    value: float
-    goal: float
-    at_least: bool
-
-    def line(self) -> str:
-        """The goal, what was measured, and whether that is enough."""
-        met = self.value >= self.goal if self.at_least else self.value <= self.goal
-        bound = "at least" if self.at_least else "at most"
-        return f"{'met   ' if met else 'MISSED'}  {self.text}: {self.value:.2f}, {bound} {self.goal:g}"
 
 
 def flower_python() -> Path:

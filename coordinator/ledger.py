@@ -1,5 +1,6 @@
 """What the coordinator must not lose: documents, the open round, every accepted chunk, what has been published."""
 
+from collections.abc import Collection
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -36,6 +37,7 @@ _INSERT = insert(_RECORDS)
 _UPSERT = _INSERT.on_conflict_do_update(
     index_elements=[_C.key], set_={"value": _INSERT.excluded.value, "checksum": _INSERT.excluded.checksum}
 )
+_PADDING = bytes(PADDING)
 _DELETE = _RECORDS.delete().where(_C.key == bindparam("name"))
 
 
@@ -72,12 +74,14 @@ class Ledger(RecordStore):
     def _range(self, start: bytes, end: bytes, limit: int) -> list[Row]:
         return self._rows(_RANGE, start=start, end=end, count=limit)
 
-    def _upsert(self, row: Row) -> None:
-        key, value, checksum = row
-        self._connection.execute(_UPSERT, {"key": key, "padding": bytes(PADDING), "value": value, "checksum": checksum})
+    def _upsert(self, rows: Collection[Row]) -> None:
+        parameters = [
+            {"key": key, "padding": _PADDING, "value": value, "checksum": checksum} for key, value, checksum in rows
+        ]
+        self._connection.execute(_UPSERT, parameters)
 
-    def _delete(self, key: bytes) -> bool:
-        return self._connection.execute(_DELETE, {"name": key}).rowcount == 1
+    def _delete(self, keys: Collection[bytes]) -> int:
+        return self._connection.execute(_DELETE, [{"name": key} for key in keys]).rowcount
 
     def _rows(self, statement: Executable, **parameters: object) -> list[Row]:
         # SQLAlchemy begins a transaction before any statement; outside of ours a read is one of its own.

@@ -285,15 +285,21 @@ class Round:
     def _complete(self, now: float) -> bool:
         """Whether the plan closed, or enough arrived and stragglers had their time."""
         assert self.plan is not None
-        accepted = len(self._uploads.accepted)
-        expected = self._uploads.expected() - len(self._declined.keys() - self._uploads.accepted.keys())
-        if now >= self.plan.closes or self._uploads.full() or 0 < expected <= accepted:
+        if now >= self.plan.closes or self._uploads.full() or self._everyone_answered():
             return True
-        if accepted < self._settings.enough * self._uploads.expected():
+        if len(self._uploads.accepted) < self._settings.enough * self._uploads.expected():
             return False
         if self._enough_since is None:
             self._enough_since = now
         return now >= self._enough_since + self._settings.patience
+
+    def _everyone_answered(self) -> bool:
+        """Whether every certified participant has uploaded or declined, and not all declined."""
+        accepted, declined, expected = self._uploads.accepted, self._declined, self._uploads.expected()
+        # Asked with every message: thousands of devices are looked through only when that can change the answer.
+        if not accepted or len(accepted) + len(declined) < expected:
+            return False
+        return len(accepted.keys() | declined.keys()) == expected
 
     def _wait_for_stragglers(self) -> list[Action]:
         return [] if self._enough_since is None else [Wake(self._enough_since + self._settings.patience)]

@@ -20,7 +20,7 @@ from hushfleet.errors import ConfigurationError
 from hushfleet.journal import Journal
 from hushfleet.mqtt.events import LinkSettings, Message
 from hushfleet.mqtt.topics import Topics
-from hushfleet.runner import Event
+from hushfleet.runner import BATCH, Event
 from hushfleet.service import Service
 from hushfleet.trust import READY, Trust
 from hushfleet.wire.framing import Identity
@@ -37,6 +37,8 @@ def link_settings(settings: CoordinatorSettings, bundle: Bundle) -> LinkSettings
         client_id=str(bundle.index),
         keepalive=settings.broker.keepalive,
         window=settings.broker.window,
+        # While one batch is written to the disk, the next one arrives.
+        unacknowledged=2 * BATCH,
         will_topic=Topics(bundle.fleet).state(bundle.index),
         will_payload=b'{"state": "offline"}',
     )

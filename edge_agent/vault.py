@@ -1,5 +1,6 @@
 """What a device must never forget, and what it must forget for good: keys, outbox, answered rounds, privacy spent."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from hushfleet.actions import Draw
@@ -66,9 +67,8 @@ class Vault(RecordStore):
     def _range(self, start: bytes, end: bytes, limit: int) -> list[Row]:
         return self._connection.execute(_RANGE, (start, end, limit)).fetchall()
 
-    def _upsert(self, row: Row) -> None:
-        key, value, checksum = row
-        self._connection.execute(_UPSERT, (key, PADDING, value, checksum))
+    def _upsert(self, rows: Collection[Row]) -> None:
+        self._connection.executemany(_UPSERT, [(key, PADDING, value, checksum) for key, value, checksum in rows])
 
-    def _delete(self, key: bytes) -> bool:
-        return self._connection.execute(_DELETE, (key,)).rowcount == 1
+    def _delete(self, keys: Collection[bytes]) -> int:
+        return self._connection.executemany(_DELETE, [(key,) for key in keys]).rowcount

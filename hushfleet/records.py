@@ -5,7 +5,7 @@ the process. After any failure the store answers nothing further: the process en
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,8 @@ Row = tuple[bytes, bytes, bytes]
 
 BATCH = 64
 """Records read at once by a scan."""
+WAITING = 512
+"""Records of a transaction that wait in memory, to be written together."""
 
 
 class RecordStore(ABC):
@@ -34,11 +36,17 @@ class RecordStore(ABC):
         self._file = DatabaseFile(path, kind)
         self._failure: StorageError | None = None
         self._open = self._changed = self._erased = False
+        # Of the open transaction, written together: what many events save under one key is written once.
+        self._saves: dict[bytes, bytes] = {}
+        self._erasures: set[bytes] = set()
 
     def get(self, key: str) -> bytes | None:
         """The record as the open transaction sees it, or None."""
+        name = key.encode()
         with self._working():
-            row = self._select(key.encode())
+            if name in self._saves or name in self._erasures:
+                return self._saves.get(name)
+            row = self._select(name)
             return None if row is None else self._verified(row)
 
     def scan(self, prefix: str) -> Iterator[tuple[str, bytes]]:
@@ -48,6 +56,7 @@ class RecordStore(ABC):
         end = start + b"\xff"
         while True:
             with self._working():
+                self._write()
                 rows = self._range(start, end, BATCH)
                 records = [(row[0].decode(), self._verified(row)) for row in rows]
             yield from records
@@ -75,11 +84,9 @@ class RecordStore(ABC):
 
     def save(self, key: str, value: bytes) -> None:
         """Write a record, or replace it, within the open transaction."""
-        name = key.encode()
-        checksum = record_checksum(self._file.store, name, value)
         with self._working(in_transaction=True):
-            self._upsert((name, value, checksum))
-            self._changed = True
+            self._saves[key.encode()] = value
+            self._write_many()
 
     def erase(self, key: str) -> None:
         """Remove a record within the open transaction; a missing one is no error.
@@ -87,13 +94,16 @@ class RecordStore(ABC):
         After the commit none of its value is left in any file of the store; its key may be, and what the disk itself
         keeps of old blocks is beyond reach.
         """
+        name = key.encode()
         with self._working(in_transaction=True):
-            if self._delete(key.encode()):
-                self._changed = self._erased = True
+            self._saves.pop(name, None)
+            self._erasures.add(name)
+            self._write_many()
 
     def commit(self) -> None:
         """Return when the transaction is on the disk."""
         with self._working(in_transaction=True):
+            self._write()
             if self._changed:
                 self._file.count_commit()
             self._commit()
@@ -105,6 +115,8 @@ class RecordStore(ABC):
         """Forget the open transaction."""
         with self._working(in_transaction=True):
             self._rollback()
+            self._saves.clear()
+            self._erasures.clear()
             self._open = False
 
     def close(self) -> None:
@@ -131,6 +143,22 @@ class RecordStore(ABC):
             self._failure = StorageError(f"{self._file.path}: interrupted; start again")
             raise
 
+    def _write_many(self) -> None:
+        if len(self._saves) + len(self._erasures) >= WAITING:
+            self._write()
+
+    def _write(self) -> None:
+        """Bring what is saved and erased so far into the open transaction."""
+        # A key that is erased and then saved again loses its old record whole, not only its value.
+        if self._erasures and self._delete(self._erasures):
+            self._changed = self._erased = True
+        if self._saves:
+            store = self._file.store
+            self._upsert([(key, value, record_checksum(store, key, value)) for key, value in self._saves.items()])
+            self._changed = True
+        self._saves.clear()
+        self._erasures.clear()
+
     def _verified(self, row: Row) -> bytes:
         key, value, checksum = row
         if checksum != record_checksum(self._file.store, key, value):
@@ -153,7 +181,8 @@ class RecordStore(ABC):
     def _range(self, start: bytes, end: bytes, limit: int) -> list[Row]: ...
 
     @abstractmethod
-    def _upsert(self, row: Row) -> None: ...
+    def _upsert(self, rows: Collection[Row]) -> None: ...
 
     @abstractmethod
-    def _delete(self, key: bytes) -> bool: ...
+    def _delete(self, keys: Collection[bytes]) -> int:
+        """Remove the records of these keys; how many there were."""

@@ -87,6 +87,11 @@ class Process:
                     self._told(self.name, event)
 
     @property
+    def pid(self) -> int:
+        """Its number, by which the system counts what it uses."""
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         """Whether the process lives."""
         return self._process.poll() is None

@@ -21,6 +21,7 @@ class LinkSettings:
         client_id: the roster index in decimal, as in the certificate's common name.
         keepalive: seconds of silence after which the line is tested, 1 to 3,600; by the profile's link class.
         window: messages sent and not yet acknowledged by the broker, at most.
+        unacknowledged: messages that were received and not yet acknowledged, about; above it nothing more is read.
         max_payload: bytes of the largest message, either way.
         session_expiry: seconds for which the broker keeps our session while we are away.
         reconnect_min, reconnect_max: seconds; the n-th failure in a row waits a random time up to
@@ -39,6 +40,7 @@ class LinkSettings:
     client_id: str
     keepalive: int = 60
     window: int = 4
+    unacknowledged: int = 256
     max_payload: int = LARGEST
     session_expiry: int = 14 * 86_400
     reconnect_min: float = 1.0

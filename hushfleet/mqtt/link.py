@@ -72,6 +72,7 @@ class Link:
         self._outbox = Outbox(settings.window, settings.max_payload, settings.attempts)
         self._subscriptions = Subscriptions()
         self._commands: deque[Callable[[], None]] = deque()
+        self._rung = False
         self._bell, self._ear = socket.socketpair()
         self._bell.setblocking(False)
         self._ear.setblocking(False)
@@ -151,6 +152,9 @@ class Link:
 
     def _post(self, command: Callable[[], None]) -> None:
         self._commands.append(command)
+        if self._rung:
+            return
+        self._rung = True
         # Full, or closed after a stop: either way nobody needs to hear it.
         with suppress(OSError):
             self._bell.send(b"!")
@@ -160,6 +164,7 @@ class Link:
     def _reset(self) -> None:
         self._client: mqtt.Client | None = None
         self._flying: dict[int, Outgoing] = {}
+        self._unacknowledged = 0
         self._opened = False
         self._accepted_at: float | None = None
         self._session_present = False
@@ -218,14 +223,21 @@ class Link:
         self._opened = True
         with selectors.DefaultSelector() as selector:
             selector.register(self._ear, selectors.EVENT_READ)
-            selector.register(connection, selectors.EVENT_READ)
+            watched = 0
             while client.socket() is not None and self._reason is None and not self._is_over():
                 self._obey()
                 self._push(client)
-                writing = selectors.EVENT_WRITE if client.want_write() else 0
-                selector.modify(connection, selectors.EVENT_READ | writing)
-                selector.select(0 if connection.pending() else self._rest())
-                client.loop_read()
+                reading = self._has_room()
+                wanted = reading * selectors.EVENT_READ | client.want_write() * selectors.EVENT_WRITE
+                if wanted != watched:
+                    if watched:
+                        selector.unregister(connection)
+                    if wanted:
+                        selector.register(connection, wanted)
+                    watched = wanted
+                selector.select(0 if reading and connection.pending() else self._rest())
+                if reading:
+                    client.loop_read()
                 client.loop_write()
                 client.loop_misc()
                 # What counts is progress: a dead line looks connected until the keepalive has run out twice.
@@ -253,6 +265,8 @@ class Link:
     def _obey(self) -> None:
         with suppress(BlockingIOError):
             self._ear.recv(65_536)
+        # Whoever posts from here on rings again; what was posted before is obeyed now.
+        self._rung = False
         while self._commands:
             try:
                 self._commands[0]()
@@ -264,7 +278,16 @@ class Link:
         if self._client is None or self._client.socket() is None or token.generation != self._generation:
             self.counters.stale_acks += 1
         else:
+            self._unacknowledged -= 1
             self._client.ack(token.number, 1)
+
+    def _has_room(self) -> bool:
+        """Whether to read on. A broker may send without bounds: what nobody has acknowledged yet waits in memory here.
+
+        Mosquitto 2.0.11 keeps to its `max_inflight_messages` and to MQTT's receive maximum only until the first
+        acknowledgement. When we stop, our own messages' acknowledgements count more.
+        """
+        return self._unacknowledged < self.settings.unacknowledged or self._stop_by is not None
 
     def _is_owed(self) -> bool:
         return self._accepted_at is None or bool(self._flying) or self._subscriptions.open
@@ -312,7 +335,8 @@ class Link:
 
     def _on_message(self, _: object, __: object, message: mqtt.MQTTMessage) -> None:
         token = AckToken(self._generation, message.mid) if message.qos else None
-        self._emit(Message(message.topic, bytes(message.payload), message.retain, token))
+        if self._emit(Message(message.topic, bytes(message.payload), message.retain, token)) and token is not None:
+            self._unacknowledged += 1
 
     def _on_publish(self, _: object, __: object, number: int, code: ReasonCode, ___: object) -> None:
         message = self._flying.pop(number)
@@ -369,11 +393,14 @@ class Link:
                 selector.select(left)
                 self._obey()
 
-    def _emit(self, event: LinkEvent) -> None:
+    def _emit(self, event: LinkEvent) -> bool:
+        """Whether the receiver took it."""
         try:
             self._events(event)
         except Exception:
             self._count_error(f"the receiver of {type(event).__name__} failed")
+            return False
+        return True
 
     def _count_error(self, what: str) -> None:
         self.counters.errors += 1

@@ -147,6 +147,42 @@ def test_what_a_killed_process_had_not_acknowledged_comes_again(site: Site, brok
         assert [message.payload for message in seen.of(Message)] == [b"1", b"2"]
 
 
+def test_it_reads_no_more_than_it_may_hold_unacknowledged(site: Site, broker: LocalBroker) -> None:
+    limit, held, most, got = 20, [], 0, 0
+
+    def receive(event: LinkEvent) -> None:
+        nonlocal most
+        if isinstance(event, Message):
+            held.append(event)
+            most = max(most, len(held))
+        seen(event)
+
+    seen = Recorder()
+    device = Link(site.settings(DEVICE, broker.port, unacknowledged=limit), receive)
+    device.start()
+    try:
+        device.subscribe(DOWN)
+        device.publish(STATE, b"subscribed", retain=True)
+        seen.wait(Delivered)
+        with linked(site.settings(COORDINATOR, broker.port, window=64)) as (coordinator, _):
+            for number in range(300):
+                coordinator.publish(down(number), b"%d" % number)
+            while got < 280:
+                # All that it may hold is here before the first of it is acknowledged.
+                eventually(lambda: len(held) == limit)
+                for message in held[:]:
+                    assert message.payload == b"%d" % got
+                    assert message.token is not None
+                    held.remove(message)
+                    device.ack(message.token)
+                    got += 1
+            eventually(lambda: len(held) == limit)
+        device.publish(STATE, b"and it can still say goodbye", retain=True)
+    finally:
+        assert device.stop()
+    assert most == limit
+
+
 def test_an_acknowledgement_of_an_earlier_connection_confirms_nothing(site: Site, broker: LocalBroker) -> None:
     queue_for_device(site, broker.port, b"0", b"1")
     with Cable(broker.port) as cable, linked(site.settings(DEVICE, cable.port)) as (link, seen):
