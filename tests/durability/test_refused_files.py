@@ -11,7 +11,7 @@ import pytest
 from store_child import KINDS, NAMES, Files, content, crashed, expected, files, open_store, put
 
 from hushfleet.errors import StorageError
-from hushfleet.storage import SCHEMA_VERSION
+from hushfleet.storage import PAGE_SIZE, SCHEMA_VERSION
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
 
@@ -53,7 +53,10 @@ def outcome(kind: str, path: Path, files: Files) -> dict[str, bytes] | None:
     ],
 )
 def test_a_changed_byte_or_a_cut_is_harmless_or_refused(kind: str, path: Path, name: str, crash: bool) -> None:
-    """In the files of a crash, of which the log holds the last commits, and in those of a clean end."""
+    """In the files of a crash, of which the log holds the last commits, and in those of a clean end.
+
+    Every byte of the head, every 512th of the whole file and a hundred more; cuts between the log's frames and within.
+    """
     count = 24
     image = crashed(kind, path, count)
     if not crash:
@@ -61,11 +64,12 @@ def test_a_changed_byte_or_a_cut_is_harmless_or_refused(kind: str, path: Path, n
     size = len(image[name])
     choice = random.Random(size)
     outcomes = []
-    for position in [*range(min(100, size)), *choice.sample(range(size), min(200, size))]:
+    for position in {*range(min(100, size)), *range(0, size, 512), *choice.sample(range(size), min(100, size))}:
         damaged = bytearray(image[name])
         damaged[position] ^= 1 << choice.randrange(8)
         outcomes.append(outcome(kind, path, {**image, name: bytes(damaged)}))
-    for length in choice.sample(range(size), min(40, size)):
+    # The log's frames are a page and 24 bytes long, after 32 bytes: cut between two of them it is a log like any other.
+    for length in {*range(32, size, PAGE_SIZE + 24), *choice.sample(range(size), min(60, size))}:
         outcomes.append(outcome(kind, path, {**image, name: image[name][:length]}))
     assert all(found in (None, expected(count)) for found in outcomes)
     if name == "store.db-mark":
