@@ -16,6 +16,7 @@ import sqlite3
 import stat
 import uuid
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from hushfleet.actions import RESTORED
@@ -23,7 +24,6 @@ from hushfleet.errors import StorageError
 from hushfleet.hashing import digest
 from hushfleet.place import NONCE, Place
 
-SCHEMA_VERSION = 2
 PAGE_SIZE = 4096
 PADDING = 1002
 """Bytes: the most a WITHOUT ROWID table keeps of a record outside its overflow pages, (4096 − 12)·64/255 − 23."""
@@ -31,11 +31,14 @@ PADDING = 1002
 DRIVER_FAILURES = (sqlite3.Error, OSError, UnicodeDecodeError)
 """What the driver raises; the last when it quotes a damaged schema."""
 
-_SCHEMA = (
-    "CREATE TABLE meta (store BLOB NOT NULL, commits INTEGER NOT NULL, place BLOB NOT NULL, coming BLOB NOT NULL)",
-    "CREATE TABLE records (key BLOB PRIMARY KEY NOT NULL, padding BLOB NOT NULL, value BLOB NOT NULL,"
-    " checksum BLOB NOT NULL) WITHOUT ROWID",
+SCHEMA: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE TABLE meta (store BLOB NOT NULL, commits INTEGER NOT NULL, place BLOB NOT NULL, coming BLOB NOT NULL)",
+        "CREATE TABLE records (key BLOB PRIMARY KEY NOT NULL, padding BLOB NOT NULL, value BLOB NOT NULL,"
+        " checksum BLOB NOT NULL) WITHOUT ROWID",
+    ),
 )
+"""Schema versions: the statements that lead to version 1, from there to version 2, and so on."""
 
 _SETTINGS = (
     "locking_mode = EXCLUSIVE",
@@ -174,7 +177,7 @@ class DatabaseFile:
                 self.connection.execute(f"PRAGMA {setting}").fetchall()
             # Only the read-only look makes this index of the log, and the exclusive lock says that nobody else looks.
             self.path.with_name(self.path.name + "-shm").unlink(missing_ok=True)
-            self.store, self.commits = state or self._create_tables()
+            self.store, self.commits = self._upgrade(state)
             self._mark_file = os.open(self._mark_path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             self._write_mark()
             self._settle_place()
@@ -225,16 +228,21 @@ class DatabaseFile:
             os.close(file)
         _sync(self.path.parent)
 
-    def _create_tables(self) -> tuple[bytes, int]:
-        store = uuid.uuid4().bytes
+    def _upgrade(self, state: tuple[bytes, int] | None) -> tuple[bytes, int]:
+        """Bring the tables to the newest version in one transaction: after a crash they are of the old one or of it."""
+        (version,) = self.connection.execute("PRAGMA user_version").fetchone()
+        if state is not None and version == len(SCHEMA):
+            return state
         self.connection.execute("BEGIN IMMEDIATE")
-        for statement in _SCHEMA:
+        for statement in chain.from_iterable(SCHEMA[version:]):
             self.connection.execute(statement)
-        self.connection.execute("INSERT INTO meta VALUES (?, 0, x'', x'')", (store,))
-        self.connection.execute(f"PRAGMA application_id = {self.kind.application_id}")
-        self.connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        if state is None:
+            state = uuid.uuid4().bytes, 0
+            self.connection.execute("INSERT INTO meta (store, commits, place, coming) VALUES (?, ?, x'', x'')", state)
+            self.connection.execute(f"PRAGMA application_id = {self.kind.application_id}")
+        self.connection.execute(f"PRAGMA user_version = {len(SCHEMA)}")
         self.connection.execute("COMMIT")
-        return store, 0
+        return state
 
     def _settle_place(self) -> None:
         """Tell a copy from the original, note it durably, and renew the place; at whichever step the process dies."""
@@ -283,12 +291,12 @@ class DatabaseFile:
     def _check_identity(self, application_id: int, version: int) -> None:
         if application_id != self.kind.application_id:
             raise StorageError(f"{self.path}: an SQLite file, but not hushfleet's {self.kind.name}; name another file")
-        if version > SCHEMA_VERSION:
+        if version > len(SCHEMA):
             raise StorageError(
                 f"{self.path}: written by a newer version of hushfleet (schema {version}, this one knows"
-                f" {SCHEMA_VERSION}); upgrade hushfleet on this machine"
+                f" {len(SCHEMA)}); upgrade hushfleet on this machine"
             )
-        if version != SCHEMA_VERSION:
+        if version < 1:
             raise self.damaged(f"schema version {version}")
 
     def _counted(self, connection: sqlite3.Connection, mark: _Mark | None) -> tuple[bytes, int]:

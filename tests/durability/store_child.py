@@ -1,6 +1,6 @@
 """A service in miniature, to be killed: commits numbered transactions and acknowledges each one after its commit.
 
-    python store_child.py KIND PATH COUNT [--pages N] [--file-size BYTES]
+    python store_child.py KIND PATH COUNT [--pages N] [--file-size BYTES] [--newer]
 
 `expected(n)` is what the store holds after the first n transactions, `vault/secret` aside.
 """
@@ -14,6 +14,7 @@ from contextlib import closing
 from hashlib import blake2b
 from pathlib import Path
 
+from hushfleet import storage
 from hushfleet.actions import RESTORED
 from hushfleet.errors import StorageError
 from hushfleet.records import RecordStore
@@ -21,6 +22,19 @@ from hushfleet.records import RecordStore
 KINDS = ("vault", "ledger")
 KEPT = 6
 NAMES = ("store.db", "store.db-wal", "store.db-mark", "store.db-place")
+
+NEWER = (
+    *storage.SCHEMA,
+    (
+        "ALTER TABLE meta ADD COLUMN made TEXT NOT NULL DEFAULT 'newer'",
+        "CREATE TABLE moved (key BLOB PRIMARY KEY NOT NULL, padding BLOB NOT NULL, value BLOB NOT NULL,"
+        " checksum BLOB NOT NULL) WITHOUT ROWID",
+        "INSERT INTO moved SELECT * FROM records",
+        "DROP TABLE records",
+        "ALTER TABLE moved RENAME TO records",
+    ),
+)
+"""A schema version that is not there yet: every record is written anew."""
 
 Files = dict[str, bytes]
 
@@ -93,7 +107,10 @@ def main() -> None:
     parser.add_argument("count", type=int)
     parser.add_argument("--pages", type=int)
     parser.add_argument("--file-size", type=int)
+    parser.add_argument("--newer", action="store_true")
     options = parser.parse_args()
+    if options.newer:
+        storage.SCHEMA = NEWER
     try:
         store = open_store(options.kind, options.path)
         if options.file_size:

@@ -11,7 +11,7 @@ import pytest
 from store_child import KINDS, NAMES, Files, content, crashed, expected, files, open_store, put
 
 from hushfleet.errors import StorageError
-from hushfleet.storage import PAGE_SIZE, SCHEMA_VERSION
+from hushfleet.storage import PAGE_SIZE, SCHEMA
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
 
@@ -132,7 +132,7 @@ def test_a_foreign_database_is_refused(kind: str, path: Path) -> None:
     assert f"not hushfleet's {kind}" in refusal(kind, path, files(path))
 
 
-@pytest.mark.parametrize(("version", "reason"), [(SCHEMA_VERSION + 1, "newer version"), (0, "schema version 0")])
+@pytest.mark.parametrize(("version", "reason"), [(len(SCHEMA) + 1, "newer version"), (0, "schema version 0")])
 def test_another_schema_version_is_refused(kind: str, path: Path, version: int, reason: str) -> None:
     open_store(kind, path).close()
     with closing(sqlite3.connect(path)) as connection:
