@@ -114,6 +114,10 @@ class Oracle(Witness):
                     self._told[number, teller, kind] += 1
                     if self._told[number, teller, kind] > 1:
                         self.faults.append(f"{teller} says it twice: {line}")
+                if kind in ("epoch-ready", "setup-failed"):
+                    self.outcomes[kind] += 1
+                if teller == COORDINATOR and event.get("recovered"):
+                    self.outcomes["with recoveries"] += 1
                 if kind == "internal-error" or not event:
                     self.faults.append(f"{teller}: {line}")
 

@@ -167,7 +167,8 @@ class Kills:
 
     def progress(self) -> str:
         """What has come of it."""
-        text = f"{self.killed} kills, {self.oracle.judged} rounds judged {dict(self.oracle.outcomes)}"
+        counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(self.oracle.outcomes.items()))
+        text = f"{self.killed} kills, {self.oracle.judged} rounds judged ({counts})"
         for company, seconds in self.restarts.items():
             if seconds:
                 late = sum(each > ACCEPTING for each in seconds)
@@ -208,8 +209,9 @@ def main() -> int:
     seed = secrets.randbelow(10**6) if arguments.seed is None else arguments.seed
     again = f"make soak KILLS={arguments.kills} SEED={seed}"
     print(f"seed {seed}; the same schedule again: {again}", flush=True)
-    # An end by SIGTERM clears up as one by Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # An end by SIGTERM clears up as one by Ctrl-C does, in the background too.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     began = time.monotonic()
     try:
         with TemporaryDirectory(prefix="hushfleet-kills-") as directory:
