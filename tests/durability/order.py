@@ -6,7 +6,8 @@ A service that marks (marked_service.py in tests/integration) writes three kinds
     owe KEY             an event of a transaction that changes records was decided; KEY is a message that follows
     leave KIND KEY      KEY is handed to the socket
 
-What is owed is written with the next write to the log, and durable with the next sync of the log after that.
+What is owed is written with the next write to the log, and durable with the next sync of the log after that. A message
+that was durable once may go again at any time: in the same bytes it promises the same.
 """
 
 import os
@@ -55,6 +56,7 @@ class Order:
         self._decided: set[str] = set()
         self._written: set[str] = set()
         self._dependent: set[str] = set()
+        self._durable: set[str] = set()
         self._acknowledged: set[str] = set()
         self._syncing: dict[str, set[str]] = {}
 
@@ -82,6 +84,7 @@ class Order:
         if covered is not None and end.endswith("= 0"):
             self.syncs += 1
             self._written -= covered
+            self._durable |= covered
 
     def _mark(self, rest: str) -> None:
         found = _MARK.match(rest)
@@ -90,16 +93,25 @@ class Order:
         if what == "take":
             # The broker uses numbers again.
             self._acknowledged.discard(key)
-        elif what == "owe" and key in self._acknowledged:
+            self._durable.discard(key)
+        elif what == "owe":
+            self._owe(key)
+        else:
+            self._leave(kind, key)
+
+    def _owe(self, key: str) -> None:
+        if key in self._acknowledged:
             self.left["puback"] += 1
             self.early.append(("puback", key))
-        elif what == "owe":
+        elif key not in self._durable:
             self._decided.add(key)
             self._dependent.add(key)
-        elif key in self._dependent:
+
+    def _leave(self, kind: str, key: str) -> None:
+        if key in self._dependent:
             self._dependent.remove(key)
             self.left[kind] += 1
             if key in self._decided or key in self._written:
                 self.early.append((kind, key))
-        elif kind == "puback":
+        elif kind == "puback" and key not in self._durable:
             self._acknowledged.add(key)

@@ -46,6 +46,16 @@ def test_what_depends_on_no_records_may_leave_at_any_time() -> None:
     assert (order.left, order.early, order.syncs) == ({}, [], 1)
 
 
+def test_the_same_message_may_go_again_but_an_acknowledgement_is_of_its_own_message() -> None:
+    order = Order(LOG, MARKS)
+    for line in (OWE, WRITE, SYNC, OWE, LEAVE, OWE, LEAVE):
+        order.feed(line)
+    assert (order.left, order.early) == ({"puback": 1}, [])
+    for line in (TAKE, OWE, LEAVE):
+        order.feed(line)
+    assert (order.left, order.early) == ({"puback": 2}, [("puback", "1.5")])
+
+
 def test_without_strace_nothing_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("CI", "true")

@@ -37,7 +37,8 @@ class TracedFleet(Fleet):
     """
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(directory, rounds=ROUNDS)
+        # A member is examined in every round, so that shares are given in every round.
+        super().__init__(directory, policy={"audit_rate": 1.0}, rounds=ROUNDS)
         self.orders: list[tuple[str, Order]] = []
         self.planted: dict[str, list[str]] = {}
         self.failing: dict[str, int] = {}
@@ -89,7 +90,8 @@ def run(directory: Path, acknowledgements: int) -> TracedFleet:
             fleet.take()
             if time.monotonic() - told > PROGRESS_EVERY:
                 told = time.monotonic()
-                print(f"{count} left, {len(fleet.too_early())} too early, {told - began:.0f} s", flush=True)
+                early = fleet.too_early()
+                print(f"{count} left, {len(early)} too early {early[:10] or ''}, {told - began:.0f} s", flush=True)
         assert set(fleet.stop(*fleet.everyone)) == {0}
         fleet.await_traces()
         return fleet
