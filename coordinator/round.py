@@ -107,9 +107,9 @@ class Round:
         self.audit = Audit(context)
         last = context.store.get(LAST)
         self.last = int.from_bytes(last, "little") if last else settings.first - 1
-        self.outcome = ""
+        self.outcome: str
         self.plan: Plan | None = None
-        self._plan_hash = b""
+        self._plan_hash: bytes
         self._open: _Open | None = None
         self._uploads: Uploads
         self._enough_since: float | None = None
@@ -251,7 +251,7 @@ class Round:
     def _on_decline(self, device: int, payload: bytes) -> list[Action]:
         context = self._context
         roster = context.documents().roster.by_index()
-        frame = context.unseal(payload, 1024)
+        frame = context.unseal(payload, LARGEST_NOTE)
         decline = read_message(
             frame, Decline, context.fleet, lambda index: roster[index].key if index in roster else None
         )

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from world import RoundSettings, World, height, make_fleet
 
-from coordinator.round import LARGEST_NOTE, OPEN, Round, _Open
+from coordinator.round import LARGEST_NOTE, OPEN, SUM_EVIDENCE, Round, _Open
+from coordinator.uploads import EVIDENCE as UPLOAD_EVIDENCE
 from hushfleet.actions import Action, Note, Publish, Wake
 from hushfleet.codec import PLAIN_BITS, plain_step
 from hushfleet.errors import HushfleetError, RefusedError
@@ -26,6 +27,7 @@ from hushfleet.wire.round import (
     TRAIN,
     VOID,
     Decline,
+    Delta,
     Metrics,
     Plan,
     Result,
@@ -37,10 +39,10 @@ MEMBERS, PARTICIPANTS = (1, 2, 3, 4), (5, 6, 7)
 
 
 class Listener:
-    """A world of four members and three participants, and all that its coordinator does."""
+    """A world of three participants and some members, and all that its coordinator does."""
 
-    def __init__(self, settings: RoundSettings = SETTINGS, **policy: Any) -> None:
-        self.world = World(make_fleet(3, 4, **policy), rounds=settings)
+    def __init__(self, settings: RoundSettings = SETTINGS, members: int = 4, **policy: Any) -> None:
+        self.world = World(make_fleet(3, members, **policy), rounds=settings)
         self.heard: list[tuple[float, Action]] = []
         self.topics = Topics(self.world.keys.fleet)
         perform = self.world.perform
@@ -256,11 +258,21 @@ def test_a_round_without_uploads_ends_when_its_plan_closes() -> None:
 def test_a_round_whose_members_stay_silent_ends_with_its_plan() -> None:
     fleet = Listener()
     fleet.silence("masksum", 1, 2)
-    end = fleet.until("round")
-    assert fleet.plan().until <= end < fleet.plan().until + 2.1
+    fleet.until("frozen")
+    until = float(fleet.plan().until)
+    for now, ends in ((until - 0.5, False), (until, True)):
+        fleet.world.perform(0, fleet.round.advance(now))
+        assert bool(fleet.said("round")) == ends
     assert (fleet.result().outcome, fleet.result().reason) == (ABORTED, MEMBERS_MISSING)
     # Two are more than can be recovered: no share was asked for.
     assert not fleet.published("down", "request")
+
+
+def test_a_round_of_silent_members_ends_without_another_message() -> None:
+    fleet = Listener()
+    fleet.silence("masksum", 1, 2)
+    end = fleet.until("round")
+    assert fleet.plan().until <= end < fleet.plan().until + 2.1
 
 
 def test_members_are_asked_again_once_a_second_at_most() -> None:
@@ -429,6 +441,18 @@ def test_a_round_under_documents_that_are_gone_ends_at_the_restart(document: str
     assert not fleet.said("resumed")
 
 
+def test_whose_answer_is_missing_is_asked_at_once_after_a_restart_and_nobody_else() -> None:
+    fleet = Listener()
+    fleet.silence("masksum", 1, 2)
+    fleet.until("frozen")
+    fleet.world.run_for(0.5)
+    fleet.world.crash(0, keep_session=True)
+    fleet.world.start(0)
+    asked = {member: [time for time, _ in fleet.published("down", "survivors", member)] for member in MEMBERS}
+    assert [asked[member][-1] == fleet.world.now for member in MEMBERS] == [True, True, False, False]
+    assert fleet.said("resumed") == [{"round": 1, "accepted": 3}]
+
+
 # A sum that does not open.
 
 
@@ -443,3 +467,39 @@ def test_a_sum_that_fails_with_nobody_to_examine_makes_the_round_void() -> None:
     assert fleet.said("round")[0]["why"] == "wrong checksum"
     assert fleet.said("round")[0]["recovered"] == [2]
     assert fleet.result().included == b""
+
+
+@pytest.mark.parametrize(("fails", "restart"), [(True, False), (False, False), (False, True)])
+def test_an_examination_that_nobody_helps_with_lasts_until_the_plan_ends(fails: bool, restart: bool) -> None:
+    """The sum was wrong, and stays so; or it was never opened."""
+    fleet = Listener(audit_rate=0.0 if fails else 1.0)
+    fleet.silence("share", *MEMBERS)
+    fleet.until("frozen")
+    if fails:
+        fleet.round._uploads.total.body[0] += 1
+    if restart:
+        fleet.until("examining")
+        fleet.world.crash(0, keep_session=True)
+        fleet.world.start(0)
+    end = fleet.until("round")
+    assert len(fleet.said("examining")) == 1
+    assert fleet.plan().until <= end
+    expected = (VOID, CHECKSUM) if fails else (ABORTED, MEMBERS_MISSING)
+    assert (fleet.result().outcome, fleet.result().reason) == expected
+
+
+def test_the_coin_is_tossed_once_a_round() -> None:
+    fleet = Listener(members=5, audit_rate=1.0, recoveries=2, committee_min=5)
+    fleet.until("round")
+    assert fleet.result().outcome == APPLIED
+    assert len(fleet.said("examining")) == len(fleet.said("cleared")) == 1
+
+
+@pytest.mark.parametrize("evidence", [True, False])
+def test_what_the_coordinator_saw_is_kept_if_the_settings_say_so(evidence: bool) -> None:
+    fleet = Listener(replace(SETTINGS, evidence=evidence))
+    fleet.until("round")
+    records = fleet.world.records[0].data
+    delta = read(Frame.from_bytes(fleet.published("model", "delta")[0][1]), Delta)
+    assert records.get(SUM_EVIDENCE) == (delta.body if evidence else None)
+    assert (UPLOAD_EVIDENCE in records) == evidence
