@@ -267,5 +267,6 @@ def _take(signed: Signed, trust: Trust) -> list[Action]:
     if signed.date:
         actions += trust.offer_date(signed.date)
     for name in trust.needed:
-        actions += trust.offer_document(name, signed.documents[name])
+        if name in signed.documents or trust.hash_of(name):
+            actions += trust.offer_document(name, signed.documents[name])
     return actions

@@ -5,7 +5,8 @@ from pathlib import Path
 from coordinator.conductor import Signed
 from hushfleet.errors import ConfigurationError
 
-NAMES = ("committee", "roster", "policy", "model")
+NAMES = ("committee", "roster", "policy", "model", "profile")
+"""What the coordinator publishes, each if the manifest lists it."""
 
 
 def read_documents(directory: Path) -> Signed:
@@ -25,7 +26,7 @@ def read_documents(directory: Path) -> Signed:
         roots,
         _read(directory / "manifest"),
         _read(date) if date.exists() else b"",
-        {name: _read(directory / name) for name in NAMES},
+        {name: _read(directory / name) for name in NAMES if name != "profile" or (directory / name).exists()},
         certificates,
     )
 

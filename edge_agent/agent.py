@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,36 @@ def profile_of(settings: AgentSettings, bundle: Bundle) -> catalog.FirmwareProfi
     return catalog.load(str(settings.profile) if settings.profile.suffix == ".toml" else settings.profile.name)
 
 
-def link_settings(settings: AgentSettings, bundle: Bundle) -> LinkSettings:
-    """How this agent connects."""
-    link = profile_of(settings, bundle).link
+def link_of(settings: AgentSettings, bundle: Bundle, store: Store | None) -> catalog.Link:
+    """The link of this device's profile: as the owners sealed it, once that is verified here, else as it is known here.
+
+    Args:
+        store: the device's records; None where they cannot be read.
+    """
+    profile = profile_of(settings, bundle)
+    sealed = make_trust(bundle, store).profiles if store is not None else None
+    firmware = sealed.named(profile.name) if sealed else None
+    if firmware is None:
+        return profile.link
+    return replace(
+        profile.link,
+        chunk=firmware.chunk,
+        window=firmware.window,
+        keepalive=firmware.keepalive,
+        daily_bytes=firmware.daily,
+    )
+
+
+def make_trust(bundle: Bundle, store: Store) -> Trust:
+    """What this device has verified of its fleet's documents."""
+    member = certificate_of(bundle).roles & MEMBER
+    needed = ("committee", "policy", "model", "profile", *(("roster",) if member else ()))
+    return Trust(bundle.fleet, bundle.root_hash, needed, store, BUILD_TIME)
+
+
+def link_settings(settings: AgentSettings, bundle: Bundle, store: Store | None = None) -> LinkSettings:
+    """How this agent connects; `store` as for `link_of`."""
+    link = link_of(settings, bundle, store)
     return LinkSettings(
         host=settings.broker.host or bundle.broker_host,
         port=settings.broker.port or bundle.broker_port,
@@ -71,20 +99,13 @@ def link_settings(settings: AgentSettings, bundle: Bundle) -> LinkSettings:
 
 def make_device(settings: AgentSettings, bundle: Bundle, store: Store, vault_secret: bytes) -> Device:
     """The device's roles, from its records."""
-    link = profile_of(settings, bundle).link
-    member = certificate_of(bundle).roles & MEMBER
+    link = link_of(settings, bundle, store)
     context = Context(
         fleet=bundle.fleet,
         index=bundle.index,
         identity=Identity(bundle.index, bundle.identity_seed),
         vault_secret=vault_secret,
-        trust=Trust(
-            bundle.fleet,
-            bundle.root_hash,
-            ("committee", "policy", "model", *(("roster",) if member else ())),
-            store,
-            BUILD_TIME,
-        ),
+        trust=make_trust(bundle, store),
         topics=Topics(bundle.fleet),
         store=store,
         draw=random,
@@ -108,7 +129,7 @@ class Agent:
         self._service = Service(
             lambda: make_device(settings, self._bundle, self._vault, secret),
             self._vault,
-            link_settings(settings, self._bundle),
+            link_settings(settings, self._bundle, self._vault),
             journal,
             self._perform,
             _arrival,

@@ -105,11 +105,23 @@ class Participant:
         if not picked(verified.hash, self._context.index, plan.sample):
             return [*actions, Note("not-sampled", {"round": plan.round})]
         try:
+            self._check_profile(plan)
             self._check_past(plan, now)
         except PlanRefusedError as refusal:
             return [*actions, *self.decline(plan.round, verified.hash, refusal.reason, str(refusal))]
         self._plan, self._training = verified, False
         return [*actions, Wake(plan.opens), *self.advance(now)]
+
+    def _check_profile(self, plan: Plan) -> None:
+        """Where the owners sealed firmware profiles, this device's must be one of them, and pin the plan's model."""
+        trust = self._context.trust
+        if trust.profiles is None or trust.certificate is None:
+            return
+        firmware = trust.profiles.named(trust.certificate.cert.profile)
+        if firmware is None:
+            raise PlanRefusedError(POLICY, "the owners sealed no firmware profile of the name in this certificate")
+        if plan.model not in firmware.models:
+            raise PlanRefusedError(POLICY, "the owners' firmware profile of this device does not pin that model spec")
 
     def _check_past(self, plan: Plan, now: float) -> None:
         policy = self._context.trust.policy

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from firmware_profiles.catalog import Link
 from fleet.owner import Owner
 from fleet.settings import FleetSettings, PolicyRules
 from hushfleet.actions import Draw
@@ -19,9 +20,11 @@ from hushfleet.wire.documents import (
     CommitteeDocument,
     Date,
     Document,
+    Firmware,
     Manifest,
     ModelSpec,
     Policy,
+    Profiles,
     Root,
     Roster,
 )
@@ -36,7 +39,7 @@ Make = Callable[[int, int], Frame]
 """Makes a document of a version (from 1) and a time of issue (seconds since 1970 UTC)."""
 
 TABLES: dict[str, type[Document]] = {
-    table.KIND: table for table in (CommitteeDocument, Roster, Policy, ModelSpec, Manifest, Date)
+    table.KIND: table for table in (CommitteeDocument, Roster, Policy, ModelSpec, Profiles, Manifest, Date)
 }
 """The documents that are signed together."""
 
@@ -46,7 +49,8 @@ class Composition:
     """A set of documents that belong together.
 
     Attributes:
-        frames: committee, roster, policy, model, manifest and date, in the order in which to put them in force.
+        frames: committee, roster, policy, model, the firmware profiles if links were given, manifest and date, in the
+            order in which to put them in force.
         changes: one line for each that differs from before.
         warnings: what the owner should know before handing them out.
     """
@@ -66,6 +70,7 @@ def compose(
     revoked: Iterable[int] = (),
     previous: Mapping[str, Frame] | None = None,
     root_version: int = 1,
+    links: Mapping[str, Link] | None = None,
 ) -> Composition:
     """Compose and sign the documents of a fleet.
 
@@ -75,6 +80,7 @@ def compose(
         draw: gives a new model its 32-byte initialisation seed.
         revoked: roster indices.
         previous: the frames signed last, by name, the manifest among them; none for a new fleet.
+        links: of each firmware profile that the certificates name; None seals no profiles.
 
     Raises:
         ConfigurationError: the rules contradict the protocol or each other, or the clock stands before the last
@@ -88,7 +94,7 @@ def compose(
             f"{candidates} members stand as candidates; a committee has at most {LARGEST_SIGNER_COUNT}: revoke some"
         )
     try:
-        frames = _documents(owner, settings, everyone, gone, before, now, draw)
+        frames = _documents(owner, settings, everyone, gone, before, now, draw, links)
         frames["manifest"] = _manifest(owner, frames.values(), before.get("manifest"), settings, root_version, now)
     except MalformedError as error:
         raise ConfigurationError(f"fleet.toml cannot be signed: {error}") from None
@@ -140,6 +146,7 @@ def _documents(
     before: Mapping[str, Frame],
     now: int,
     draw: Draw,
+    links: Mapping[str, Link] | None,
 ) -> dict[str, Frame]:
     manifest = Manifest.from_body(before["manifest"].body) if "manifest" in before else None
     if manifest and manifest.issued > now:
@@ -155,6 +162,8 @@ def _documents(
         "model", lambda version, at: owner.model_spec(model.name, model.layer_list(), init, version=version, issued=at)
     )
     rules = settings.policy.fields()
+    firmware = [_firmware(name, link, spec.hash(owner.fleet)) for name, link in (links or {}).items()]
+    sealed = advance("profile", lambda version, at: owner.profiles(firmware, version=version, issued=at))
     return {
         "committee": advance(
             "committee",
@@ -165,7 +174,13 @@ def _documents(
         ),
         "policy": advance("policy", lambda version, at: owner.policy(rules, [spec], version=version, issued=at)),
         "model": spec,
+        **({} if links is None else {"profile": sealed}),
     }
+
+
+def _firmware(name: str, link: Link, model: bytes) -> Firmware:
+    """What is sealed of a profile: its link, and the model spec in force, which its devices may train."""
+    return Firmware(name, link.link_class, link.chunk, link.window, link.keepalive, link.daily_bytes, (model,))
 
 
 def _advance(make: Make, old: Frame | None, newest: int, now: int) -> Frame:

@@ -15,7 +15,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from hushfleet import bundle, configuration
 from hushfleet.actions import Draw
 from hushfleet.errors import ConfigurationError, MalformedError
 from hushfleet.hashing import key_id
-from hushfleet.wire.documents import COORDINATOR, Cert, Certificate, Date, Manifest, Root
+from hushfleet.wire.documents import COORDINATOR, MEMBER, PARTICIPANT, Cert, Certificate, Date, Manifest, Root
 from hushfleet.wire.framing import Frame, TableType, read
 
 COORDINATOR_NAME, COORDINATOR_INDEX = "coordinator", 0
@@ -142,7 +142,7 @@ class Desk:
         Raises:
             ConfigurationError: a name that is taken or cannot be used; then nothing was added.
         """
-        profile_name = catalog.load(profile).name
+        profile_name = self._keep_profile(profile)
         taken = {line.name for line in self.register().lines}
         for name in names:
             if not _DEVICE_NAME.fullmatch(name):
@@ -157,6 +157,34 @@ class Desk:
             taken.add(name)
         for name in names:
             self._hand_out(name, roles, profile_name, draw, now)
+
+    def _keep_profile(self, profile: str) -> str:
+        """Keep a copy of the profile's file, from which it is sealed with every signature; its name."""
+        loaded, place = catalog.load(profile), self.directory / "profiles"
+        kept = place / f"{loaded.name}.toml"
+        if "/" in loaded.name or loaded.name.startswith("."):
+            raise ConfigurationError(f"{profile}: the name {loaded.name!r} cannot name a file")
+        text = catalog.path(profile).read_bytes()
+        if kept.exists() and catalog.load(str(kept)) != loaded:
+            raise ConfigurationError(
+                f"{kept} is another profile of the name {loaded.name!r}; change that file and sign, or name this one "
+                "otherwise"
+            )
+        if not kept.exists():
+            place.mkdir(exist_ok=True)
+            transport.write_file(kept, text, 0o644)
+        return loaded.name
+
+    def _links(self, certificates: Iterable[Certificate]) -> dict[str, catalog.Link]:
+        """The link of each firmware profile that a device's certificate names."""
+        named = {one.cert.profile for one in certificates if one.cert.roles & (PARTICIPANT | MEMBER)}
+        links = {}
+        for name in sorted(named):
+            kept = self.directory / "profiles" / f"{name}.toml"
+            if not kept.exists() and name not in catalog.names():
+                raise ConfigurationError(f"{kept} is missing: put the file of the firmware profile {name!r} there")
+            links[name] = catalog.load(str(kept) if kept.exists() else name).link
+        return links
 
     def sign(self, *, draw: Draw, now: int) -> Composition:
         """Compose, sign and write the documents, under the newest root; an interrupted rotation is finished by it.
@@ -189,6 +217,7 @@ class Desk:
             revoked=revoked,
             previous={name: self._read(name, TABLES[name])[0] for name in TABLES if (self.documents / name).exists()},
             root_version=root.version,
+            links=self._links(certificate for _, certificate in certificates.values()),
         )
         warnings = expiry_warnings(root, Date.from_body(composition.frames["date"].body).not_after, now)
         signed_anew = {

@@ -27,10 +27,12 @@ from hushfleet.wire.documents import (
     Device,
     Document,
     Entry,
+    Firmware,
     Layer,
     Manifest,
     ModelSpec,
     Policy,
+    Profiles,
     Root,
     Roster,
 )
@@ -272,9 +274,16 @@ class Owner:
         zero = model_hash(initial_flat(layers, init))
         return unsigned(ModelSpec(self.fleet, issued, PROTOCOL, version, name, tuple(layers), init, zero))
 
+    def profiles(self, firmware: Iterable[Firmware], *, version: int, issued: int) -> Frame:
+        """The firmware profiles, in any order."""
+        listed = tuple(sorted(firmware, key=lambda one: one.name))
+        return unsigned(Profiles(self.fleet, issued, PROTOCOL, version, listed))
+
     def _entry(self, frame: Frame) -> Entry:
         version = _TABLES[frame.kind].from_body(frame.body).version
         return Entry(frame.kind, version, len(frame.to_bytes()), frame.hash(self.fleet))
 
 
-_TABLES: dict[str, type[Document]] = {table.KIND: table for table in (CommitteeDocument, Roster, Policy, ModelSpec)}
+_TABLES: dict[str, type[Document]] = {
+    table.KIND: table for table in (CommitteeDocument, Roster, Policy, ModelSpec, Profiles)
+}

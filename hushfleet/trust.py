@@ -21,6 +21,7 @@ from hushfleet.wire.documents import (
     Manifest,
     ModelSpec,
     Policy,
+    Profiles,
     Root,
     Roster,
 )
@@ -43,6 +44,7 @@ _TABLES: dict[str, type[Document]] = {
     "roster": Roster,
     "policy": Policy,
     "model": ModelSpec,
+    "profile": Profiles,
 }
 
 
@@ -158,6 +160,11 @@ class Trust:
     def model(self) -> ModelSpec | None:
         """The model spec of the newest manifest, if it is here."""
         return self._document("model", ModelSpec)
+
+    @property
+    def profiles(self) -> Profiles | None:
+        """The firmware profiles of the newest manifest, if it lists them and they are here."""
+        return self._document("profile", Profiles)
 
     def coordinator_key(self, index: int) -> bytes | None:
         """The coordinator's key if `index` is the coordinator's."""

@@ -23,10 +23,12 @@ from hushfleet.wire.documents import (
     Date,
     Device,
     Entry,
+    Firmware,
     Layer,
     Manifest,
     ModelSpec,
     Policy,
+    Profiles,
     Roster,
 )
 from hushfleet.wire.framing import Frame, Identity, Signer, Table, pack_indices
@@ -355,11 +357,13 @@ class Messages:
             Device(index, _filler(32), PARTICIPANT, 0, NOW).to_bytes() for index in range(self.devices + 1)
         )
         layers = tuple(Layer("dense", inputs, outputs, "relu") for inputs, outputs in self.layers)
+        firmware = Firmware(self.profile, "lte-m", self.chunk, 4, 1_200, 1_000_000, (_filler(32),))
         tables: dict[str, Table] = {
             "committee": CommitteeDocument(fleet, NOW, 1, 1, (coordinator, *certs), b""),
             "roster": Roster(fleet, NOW, 1, 1, lines, (self.profile,), b""),
             "policy": _policy(fleet, self.committee, self.epoch_rounds),
             "model": ModelSpec(fleet, NOW, 1, 1, "model", layers, _filler(32), _filler(32)),
+            "profile": Profiles(fleet, NOW, 1, 1, (firmware,)),
         }
         return {name: Frame(table.KIND, table.to_body()).to_bytes() for name, table in tables.items()}
 

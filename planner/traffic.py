@@ -46,7 +46,7 @@ class Traffic:
     def joining(self) -> Count:
         """From the first connection to version 0 of the model, which everyone computes; once."""
         names, said = self.topics, self.messages
-        documents = ("committee", "policy", "model", *(("roster",) if self.member else ()))
+        documents = ("committee", "policy", "model", "profile", *(("roster",) if self.member else ()))
         standing = [
             names.manifest(),
             names.date(),

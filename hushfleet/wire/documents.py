@@ -1,4 +1,4 @@
-"""The signed documents: root, manifest, date, committee document, roster, policy, model spec, certificate (11.2)."""
+"""The signed documents: root, manifest, date, committee document, roster, policy, model spec, profiles, certificate."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -291,6 +291,41 @@ class Policy(Document):
             raise MalformedError("policy: epoch_rounds is from 1 to 1,024; epoch_age, shards, uploads_per_base above 0")
         if min(self.noise_floor, self.epsilon, self.delta) < 0 or self.smallest_group < 1:
             raise MalformedError("policy: noise_floor, epsilon and delta are not negative, smallest_group is above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Firmware(Table):
+    """What the owners sealed of one firmware profile: the link of its devices, and the model specs they may train."""
+
+    KIND: ClassVar[str] = "firmware"
+    name: Str
+    link: Str
+    chunk: U16
+    window: U8
+    keepalive: U16
+    daily: U64
+    models: Keys
+
+    def check(self) -> None:
+        if not 256 <= self.chunk <= 61_440 or not 1 <= self.window <= 64 or not 5 <= self.keepalive <= 3_600:
+            raise MalformedError("firmware: chunk from 256 to 61,440, window from 1 to 64, keepalive from 5 to 3,600")
+        check_ascending(self.models, "firmware.models")
+
+
+@dataclass(frozen=True, slots=True)
+class Profiles(Document):
+    """The firmware profiles that the fleet's certificates name."""
+
+    KIND: ClassVar[str] = "profile"
+    profiles: Annotated[tuple[Firmware, ...], Array(Nested(Firmware))]
+
+    def check(self) -> None:
+        Document.check(self)
+        check_ascending([firmware.name for firmware in self.profiles], "profile.profiles")
+
+    def named(self, name: str) -> Firmware | None:
+        """The profile of that name, if it is sealed."""
+        return next((firmware for firmware in self.profiles if firmware.name == name), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ from second_wire import (
     upload_hash,
 )
 
-NAMES = {"committee", "policy", "model", "roster"}
+NAMES = {"committee", "policy", "model", "profile", "roster"}
 LEARNING = {"steps": 3, "batch": 8, "rate": 0.1, "momentum": 0.0, "proximal": 0.0}
 
 

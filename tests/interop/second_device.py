@@ -89,9 +89,9 @@ class SecondDevice:
         self._decline, self._by_snapshot = dict(decline or {}), by_snapshot
         self._documents = Documents(self.bundle.fleet, self.bundle.frame("root.1"), self.bundle.root_hash)
         own = parse(self.bundle.frame("certificate"), self.bundle.fleet, "certificate").fields["cert"]
-        self._roles = own["roles"]
+        self._roles, self._profile = own["roles"], own["profile"]
         require(own["key"] == self.bundle.identity.public and own["index"] == self.bundle.index, "not our certificate")
-        self._names = {"committee", "policy", "model"} | ({"roster"} if self._roles & MEMBER else set())
+        self._names = {"committee", "policy", "model", "profile"} | ({"roster"} if self._roles & MEMBER else set())
         me = self.bundle.index
         below = ["root/2", "manifest", "date", "plan", "result/+", f"down/{me}/#"]
         below += ["committee/+/call"] if self._roles & MEMBER else []
@@ -278,6 +278,8 @@ class SecondDevice:
         for name in ("model", "policy", "roster"):
             require(plan[name] == hashes[name], f"the plan names another {name}")
         require(plan["model"] in policy["models"], "a model that the policy does not allow")
+        profiles = {one["name"]: one for one in self._documents.named["profile"].fields["profiles"]}
+        require(plan["model"] in profiles[self._profile]["models"], "a model that our firmware profile does not pin")
         require(plan["kind"] == 0 and plan["codec"] == 0 and plan["tail"] == 0, "a kind of round that we cannot do")
         require(plan["grouped"] == 0 and plan["noise"] == 0.0 and policy["noise_floor"] == 0.0, "groups or noise")
         require(plan["bits"] == 16 and plan["keep"] == 1.0, "not the plain codec's bits")

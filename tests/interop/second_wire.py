@@ -44,6 +44,7 @@ DOCUMENTS = {
         "smallest_group u32 · smallest_survivor_set u32 · tiny_fleet u8 · uploads_per_base u16"
     ),
     "model": "name s · layers [{layer}] · init b32 · zero b32",
+    "profile": "profiles [{firmware}]",
 }
 MESSAGES = {
     "call": (
@@ -91,6 +92,7 @@ PARTS = {
         "seal b32*"
     ),
     "layer": "kind s · in u32 · out u32 · act s",
+    "firmware": "name s · link s · chunk u16 · window u8 · keepalive u16 · daily u64 · models [b32]",
     "metrics": ("examples u64 · training_loss f · evaluated u64 · evaluation_loss f · correct u64 · norm f"),
 }
 
@@ -285,7 +287,7 @@ def parse(payload: bytes, fleet: bytes, *kinds: str) -> Frame:
     fields = unpack(kind, body)
     if kind in MESSAGES:
         require(signers == [fields["from"]], "the only signer is not the sender")
-    if kind in ("committee", "roster", "policy", "model", "header", "chunks"):
+    if kind in ("committee", "roster", "policy", "model", "profile", "header", "chunks"):
         require(not pairs, f"a {kind} carries no signature")
     if kind in DOCUMENTS:
         require(fields["fleet"] == fleet and fields["protocol"] == 1, "another fleet's, or another protocol")

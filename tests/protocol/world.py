@@ -169,7 +169,7 @@ class World:
             0,
             credential.identity(),
             credential.seal_secret,
-            self._trust(store, ("committee", "roster", "policy", "model")),
+            self._trust(store, ("committee", "roster", "policy", "model", "profile")),
             Topics(keys.fleet),
             store,
             seeded((self.seed, 0, self.starts[0])),
@@ -182,7 +182,7 @@ class World:
     def _make_device(self, index: int) -> Device:
         keys, credential, store = self.keys, self.keys.credentials[index], self.records[index]
         draw = seeded((self.seed, index, self.starts[index]))
-        needed = ("committee", "policy", "model", *(("roster",) if credential.cert.roles & MEMBER else ()))
+        needed = ("committee", "policy", "model", "profile", *(("roster",) if credential.cert.roles & MEMBER else ()))
         context = DeviceContext(
             keys.fleet,
             index,

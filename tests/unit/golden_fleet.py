@@ -20,7 +20,7 @@ from hushfleet.secagg.committee import Sheet
 from hushfleet.secagg.sealing import public_of, seal
 from hushfleet.trust import Trust
 from hushfleet.wire.committee import Box, Call, Card, CardList, CommitteeKey, Complaint
-from hushfleet.wire.documents import COORDINATOR, MEMBER, PARTICIPANT, Layer
+from hushfleet.wire.documents import COORDINATOR, MEMBER, PARTICIPANT, Firmware, Layer
 from hushfleet.wire.framing import Frame, Identity, Table
 
 ISSUED = 1_700_000_000
@@ -122,6 +122,14 @@ def documents() -> Documents:
         "roster": owner.roster(certs, version=300, issued=ISSUED + 3, revoked=(4, 10)),
         "policy": owner.policy(POLICY, [model], version=3, issued=ISSUED + 4),
         "model": model,
+        "profile": owner.profiles(
+            [
+                Firmware("gateway-wifi", "wifi", 4096, 4, 60, 0, (model.hash(owner.fleet),)),
+                Firmware("gateway-2g", "2g", 2048, 4, 300, 1_000_000, (model.hash(owner.fleet),)),
+            ],
+            version=7,
+            issued=ISSUED + 4,
+        ),
     }
     manifest = owner.sign_manifest(listed.values(), version=12, issued=ISSUED + 5, not_after=ISSUED + 30 * 86_400)
     successor = replace(owner, root=Owner.create(fixed("next owner")).root)

@@ -11,7 +11,7 @@ from second_writing import TABLES
 Case = dict[str, Any]
 Fields = dict[str, Any]
 DROPPED: Any = object()
-DOCUMENTS = ("root", "manifest", "date", "committee", "roster", "policy", "model", "certificate")
+DOCUMENTS = ("root", "manifest", "date", "committee", "roster", "policy", "model", "profile", "certificate")
 
 
 def case(rule: str, why: str, **hexed: Any) -> Case:
@@ -192,6 +192,7 @@ def _wrong_documents() -> Iterator[tuple[str, str, bytes]]:
     roster = msgpack.unpackb(golden_bodies()["roster"])
     lines = [roster["devices"][at : at + 46] for at in range(0, len(roster["devices"]), 46)]
     layer = {"act": "none", "in": 2, "kind": "dense", "out": 2}
+    firmware = msgpack.unpackb(golden_bodies()["profile"])["profiles"][0]
     cases: list[tuple[str, str, Fields]] = [
         *((kind, "version 0", {"version": 0}) for kind in DOCUMENTS if kind != "certificate"),
         *((kind, "protocol 0", {"protocol": 0}) for kind in DOCUMENTS),
@@ -247,6 +248,15 @@ def _wrong_documents() -> Iterator[tuple[str, str, bytes]]:
         ("model", "an unknown kind of layer", {"layers": [layer | {"kind": "conv"}]}),
         ("model", "an unknown activation", {"layers": [layer | {"act": "gelu"}]}),
         ("model", "a layer without outputs", {"layers": [layer | {"out": 0}]}),
+        ("profile", "names that descend", {"profiles": [firmware, firmware | {"name": "a"}]}),
+        ("profile", "a name twice", {"profiles": [firmware, firmware]}),
+        ("profile", "a chunk below 256", {"profiles": [firmware | {"chunk": 255}]}),
+        ("profile", "a chunk above 61,440", {"profiles": [firmware | {"chunk": 61_441}]}),
+        ("profile", "no window", {"profiles": [firmware | {"window": 0}]}),
+        ("profile", "a window above 64", {"profiles": [firmware | {"window": 65}]}),
+        ("profile", "a keepalive below 5", {"profiles": [firmware | {"keepalive": 4}]}),
+        ("profile", "a keepalive above an hour", {"profiles": [firmware | {"keepalive": 3_601}]}),
+        ("profile", "a model pinned twice", {"profiles": [firmware | {"models": [bytes(32), bytes(32)]}]}),
     ]  # fmt: skip
     for kind, why, changes in cases:
         yield kind, why, with_change(kind, **changes)

@@ -101,7 +101,7 @@ def test_a_fleet_at_work_leaves_nothing_unexplained(fleet: FleetDirectory, coord
         ("root", (2,), "no root 2"),
         ("certificate", (STRANGER,), "no device 99"),
         ("document", ("roster", 1, 0), "does not list version 1 of roster"),
-        ("document", ("profile", 1, 0), "does not list version 1 of profile"),
+        ("document", ("profile", 9, 0), "does not list version 9 of profile"),
         ("list", (4,), "epoch 4 is over"),
         ("card", (4, MEMBER_1), "device 1 (a) has left it from epoch 4"),
         ("card", (3, DEVICE), "device 5 is no candidate"),

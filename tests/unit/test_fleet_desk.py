@@ -10,14 +10,18 @@ import pytest
 from click.testing import CliRunner, Result
 from cryptography import x509
 from fleet_tools import Empty
+from golden_fleet import Records
 from nacl.utils import random
 
+from edge_agent.agent import link_of, link_settings, make_trust
+from edge_agent.settings import AgentSettings
+from firmware_profiles import catalog
 from fleet.cli import fleet
 from fleet.desk import Desk
 from hushfleet.bundle import Bundle
 from hushfleet.errors import ConfigurationError
 from hushfleet.trust import READY, Trust
-from hushfleet.wire.documents import PARTICIPANT, CommitteeDocument, Manifest, Roster
+from hushfleet.wire.documents import PARTICIPANT, CommitteeDocument, Manifest, Profiles, Roster
 from hushfleet.wire.framing import Frame, indices
 
 NOW = 1_800_000_000
@@ -54,11 +58,12 @@ def document(home: Path, name: str) -> Frame:
 def test_the_directory_is_as_agreed_and_its_secrets_are_the_owners_alone(signed: Path) -> None:
     bundle = {"bundle.toml", "identity.key", "root.1", "certificate", "tls.pem", "tls.key", "ca.pem"}
     keys = {"root-1.key", "root-2.key", "root-3.key", "signer-1.key", "fresh-1.key", "ca.key"}
-    documents = {"root.1", "manifest", "date", "committee", "roster", "policy", "model"}
+    documents = {"root.1", "manifest", "date", "committee", "roster", "policy", "model", "profile"}
     transport = {"ca.pem", "broker.pem", "broker.key", "broker.toml", "operator.pem", "operator.key"}
     expected = {"fleet.toml", "register.json"} | {f"transport/{name}" for name in transport}
     expected |= {f"keys/{name}" for name in keys} | {f"documents/{name}" for name in documents}
     expected |= {f"documents/cert/{index}" for index in range(7)}
+    expected |= {"profiles/gateway-wifi.toml", "profiles/gateway-2g.toml"}
     expected |= {f"devices/{device}/{name}" for device in "abcdef" for name in bundle}
     expected |= {f"devices/coordinator/{name}" for name in bundle | {"seal.key"}}
     files = [file for file in signed.rglob("*") if file.is_file()]
@@ -83,7 +88,7 @@ def test_every_bundle_leads_its_device_into_the_fleet(signed: Path) -> None:
         bundle = Bundle.load(signed / "devices" / name)
         assert (bundle.index, bundle.name) == (index, name)
         assert (bundle.broker_host, bundle.broker_port) == ("broker.example", 8884)
-        trust = Trust(bundle.fleet, bundle.root_hash, ("committee", "policy", "model"), Empty(), 0)
+        trust = Trust(bundle.fleet, bundle.root_hash, ("committee", "policy", "model", "profile"), Empty(), 0)
         trust.offer_root(bundle.root)
         trust.offer_manifest(document(signed, "manifest").to_bytes())
         for kind in trust.needed:
@@ -273,3 +278,93 @@ def test_two_commands_at_once_lose_nobody(home: Path) -> None:
         lines = {line.name: line.index for line in desk.register().lines}
     assert set(names) <= set(lines)
     assert sorted(lines.values()) == list(range(13))
+
+
+# Firmware profiles.
+
+OWN_PROFILE = """
+name = "own"
+description = "an owner's own"
+memory = 64
+[link]
+class = "lte-m"
+chunk = {chunk}
+window = 2
+keepalive = 900
+daily_bytes = 5000
+"""
+
+
+def sealed(home: Path) -> Profiles:
+    return Profiles.from_body(document(home, "profile").body)
+
+
+def test_the_profiles_of_all_devices_are_sealed_with_the_model_that_they_may_train(signed: Path) -> None:
+    fleet = Bundle.load(signed / "devices" / "a").fleet
+    model = document(signed, "model").hash(fleet)
+    for one in sealed(signed).profiles:
+        link = catalog.load(one.name).link
+        assert (one.link, one.chunk, one.window) == (link.link_class, link.chunk, link.window)
+        assert (one.keepalive, one.daily, one.models) == (link.keepalive, link.daily_bytes, (model,))
+    assert [one.name for one in sealed(signed).profiles] == ["gateway-2g", "gateway-wifi"]
+
+
+def test_an_owners_own_profile_is_kept_and_a_change_of_it_is_a_new_version(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(OWN_PROFILE.format(chunk=512))
+    before = sealed(home).version
+    invoke("add", home, "g", "--profile", file)
+    file.unlink()
+    invoke("sign", home)
+    first = sealed(home).named("own")
+    assert first is not None
+    assert (first.chunk, first.window, first.keepalive, first.daily) == (512, 2, 900, 5000)
+    assert sealed(home).version == before + 1
+    invoke("sign", home)
+    assert sealed(home).version == before + 1
+    (home / "profiles" / "own.toml").write_text(OWN_PROFILE.format(chunk=1024))
+    assert "profile: version" in invoke("sign", home).output
+    second = sealed(home).named("own")
+    assert second is not None
+    assert second.chunk == 1024
+    assert sealed(home).version == before + 2
+
+
+def test_another_profile_of_a_name_that_is_taken_and_one_that_is_gone_are_refused(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(OWN_PROFILE.format(chunk=512))
+    invoke("add", home, "g", "--profile", file)
+    file.write_text(OWN_PROFILE.format(chunk=1024))
+    with pytest.raises(ConfigurationError, match=r"own\.toml is another profile of the name 'own'; change that file"):
+        invoke("add", home, "h", "--profile", file)
+    (home / "profiles" / "own.toml").unlink()
+    with pytest.raises(ConfigurationError, match=r"own\.toml is missing: put the file of the firmware profile 'own'"):
+        invoke("sign", home)
+
+
+def test_a_fleet_from_before_profiles_were_kept_seals_the_shipped_ones(home: Path) -> None:
+    shutil.rmtree(home / "profiles")
+    invoke("sign", home)
+    assert [one.name for one in sealed(home).profiles] == ["gateway-2g", "gateway-wifi"]
+
+
+def test_an_agent_takes_its_link_from_the_sealed_profile_once_it_is_verified(home: Path, tmp_path: Path) -> None:
+    (home / "profiles" / "gateway-wifi.toml").write_text(
+        OWN_PROFILE.format(chunk=768).replace('name = "own"', 'name = "gateway-wifi"')
+    )
+    invoke("sign", home)
+    bundle = Bundle.load(home / "devices" / "a")
+    settings, store = AgentSettings(home / "devices" / "a", tmp_path / "vault.db"), Records()
+    shipped = catalog.load("gateway-wifi").link
+    assert link_of(settings, bundle, store) == link_of(settings, bundle, None) == shipped
+    trust = make_trust(bundle, store)
+    store.write(trust.offer_root(bundle.root))
+    store.write(trust.offer_manifest(document(home, "manifest").to_bytes()))
+    assert link_of(settings, bundle, store) == shipped
+    store.write(trust.offer_document("profile", document(home, "profile").to_bytes()))
+    link = link_of(settings, bundle, store)
+    assert (link.chunk, link.window, link.keepalive, link.daily_bytes) == (768, 2, 900, 5000)
+    assert link_settings(settings, bundle, store).keepalive == 900
+    # A device of another class than the certificate's, by its own settings, has what the owners sealed of that class.
+    other = AgentSettings(home / "devices" / "a", tmp_path / "vault.db", profile=Path("gateway-2g"))
+    assert link_of(other, bundle, store) == catalog.load("gateway-2g").link

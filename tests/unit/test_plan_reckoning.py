@@ -15,7 +15,7 @@ from firmware_profiles import catalog
 from hushfleet.errors import ConfigurationError
 from hushfleet.secagg.residues import vector_length
 from hushfleet.wire.committee import Box, Call, Card, CardList, CommitteeKey, Transcript
-from hushfleet.wire.documents import Certificate, CommitteeDocument, Date, Manifest, ModelSpec, Policy, Roster
+from hushfleet.wire.documents import Certificate, CommitteeDocument, Date, Manifest, ModelSpec, Policy, Profiles, Roster
 from hushfleet.wire.framing import Frame, Table, read
 from hushfleet.wire.round import Delta, Header, Plan, Receipt, Request, Result, Survivors
 from planner import flash
@@ -108,6 +108,7 @@ def test_every_message_is_one_that_the_fleet_would_take(encoding: Encoding) -> N
         (said.documents["roster"], Roster),
         (said.documents["policy"], Policy),
         (said.documents["model"], ModelSpec),
+        (said.documents["profile"], Profiles),
     ]
     for data, table in frames:
         read(Frame.from_bytes(data), table)

@@ -87,15 +87,15 @@ def test_the_tables_are_those_that_the_protocol_s_page_shows() -> None:
         )
         shown[name] = dict(found.groups() for found in fields if found)  # type: ignore[misc]
     for name in shown:
-        if name in ("root", "manifest", "date", "committee", "roster", "policy", "model", "certificate"):
+        if name in ("root", "manifest", "date", "committee", "roster", "policy", "model", "profile", "certificate"):
             shown[name] |= {"fleet": "b16", "issued": "u64", "protocol": "u8", "version": "u32"}
-        elif name not in ("doc", "cert", "layer", "transcript", "header", "chunks", "metrics"):
+        elif name not in ("doc", "cert", "layer", "firmware", "transcript", "header", "chunks", "metrics"):
             shown[name] |= {"from": "u32"}
     assert shown == TABLES
 
 
 def test_every_table_that_stands_alone_has_a_golden_frame() -> None:
-    assert set(WIRE) - {"doc", "cert", "layer", "metrics"} == {entry["type"] for entry in FRAMES}
+    assert set(WIRE) - {"doc", "cert", "layer", "firmware", "metrics"} == {entry["type"] for entry in FRAMES}
 
 
 @pytest.mark.parametrize("case", GOLDEN["framing"], ids=lambda case: str(case["value"])[:20])
