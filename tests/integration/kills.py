@@ -111,15 +111,21 @@ class Kills:
         self.fleet.kill(*(name for name in victims if name != BROKER))
         self.killed += len(victims)
         self._listen()
+        if {BROKER, COORDINATOR} & set(victims):
+            self._give_up_measuring()
         if not self.fleet.broker.running():
             self.fleet.broker.start()
-        back = [
-            name for name in self.fleet.everyone if name not in blow.away and not self.fleet.processes[name].running
-        ]
-        # A start during which the next blow falls is none that can be measured.
-        self._started = time.time() if COORDINATOR in back else 0.0
-        self._company = "alone" if len(back) == 1 else "among others"
+        processes = self.fleet.processes
+        back = [name for name in self.fleet.everyone if name not in blow.away and not processes[name].running]
+        if COORDINATOR in back:
+            self._started, self._company = time.time(), "alone" if len(back) == 1 else "among others"
         self.fleet.start(*back)
+
+    def _give_up_measuring(self) -> None:
+        """A start that a blow ends counts only if it has taken too long already."""
+        if self._started and (passed := time.time() - self._started) > ACCEPTING:
+            self.restarts[self._company].append(passed)
+        self._started = 0.0
 
     def _look_for_the_dead(self) -> None:
         for name, process in self.fleet.processes.items():
