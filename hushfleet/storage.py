@@ -11,6 +11,7 @@ SQLite has no checksum of its pages, hence one per record. Its `secure_delete` l
 b-tree page is rebuilt, but never of overflow pages; the padding before each value pushes it into those, whole.
 """
 
+import errno
 import os
 import sqlite3
 import stat
@@ -151,7 +152,9 @@ class DatabaseFile:
     def explain(self, error: Exception) -> StorageError:
         """The same failure in words for the owner: which file, what is wrong, what to do."""
         if isinstance(error, OSError):
-            return StorageError(f"{error.filename or self.path}: {error.strerror}; repair this and start again")
+            other = f"{error.strerror}; repair this and start again"
+            cause = _CAUSES[sqlite3.SQLITE_IOERR] if error.errno == errno.EIO else other
+            return StorageError(f"{error.filename or self.path}: {cause}")
         code = (getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR) & 0xFF
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             mark = _Mark.read(self._mark_path)
@@ -281,12 +284,21 @@ class DatabaseFile:
             self._check_identity(application_id, version)
             findings = [str(finding) for (finding,) in connection.execute("PRAGMA quick_check(1)")]
             if findings != ["ok"]:
+                self._read_plainly()
                 raise self.damaged(" ".join(" ".join(findings).split()))
             store, commits = self._counted(connection, mark)
             self._check_records(connection, store)
             return store, commits
         finally:
             connection.close()
+
+    def _read_plainly(self) -> None:
+        """OSError if the disk does not give the files' bytes, which the check of the pages takes for damage."""
+        for path in (self.path, self._log):
+            if path.exists():
+                with path.open("rb") as file:
+                    while file.read(2**20):
+                        pass
 
     def _check_identity(self, application_id: int, version: int) -> None:
         if application_id != self.kind.application_id:

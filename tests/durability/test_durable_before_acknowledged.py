@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import store_child
 from order import require_strace
-from store_child import KINDS, content, expected, open_store
+from store_child import KINDS, content, expected, open_store, transact
 
 from hushfleet.actions import RESTORED
 
@@ -92,6 +92,22 @@ def test_a_failing_sync_ends_the_service_before_anything_is_acknowledged(kind: s
     assert "start again" in result.stderr
     assert "Traceback" not in result.stderr
     assert_goes_on(kind, path, result.stdout)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("point", [1, 2, 5, 9, 14, 20])
+def test_a_disk_that_does_not_read_is_not_taken_for_a_damaged_file(kind: str, point: int, tmp_path: Path) -> None:
+    """The remedies differ: whose vault is damaged must enrol anew, whose disk fails may still have it."""
+    path = tmp_path / "data" / "store.db"
+    with closing(open_store(kind, path)) as store:
+        for number in range(10):
+            transact(store, number)
+    calls = ("-e", "trace=pread64,read", "-e", f"inject=pread64:error=EIO:when={point}+", "-e", "inject=read:error=EIO")
+    result = traced(kind, path, 10, "-o", os.devnull, "-P", str(path), *calls)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith(f"{path}: the disk refuses to read or write")
+    assert "Traceback" not in result.stderr
+    assert_goes_on(kind, path, "ack\n" * 10 + result.stdout)
 
 
 def assert_goes_on(kind: str, path: Path, acknowledgements: str) -> None:
