@@ -181,6 +181,15 @@ def test_the_end_of_a_round_erases_its_secrets_and_its_answer_once() -> None:
         asked.show()
 
 
+def test_a_member_that_forgets_erases_every_round_and_keeps_what_it_answered() -> None:
+    asked = Asked()
+    asked.show()
+    record, sheets = asked.record, [key for key in asked.world.records[MEMBER].data if key.startswith("sheet/")]
+    assert len(sheets) > 1
+    assert asked.member.forget() == [*map(Erase, sorted(sheets)), Save(ANSWER, replace(record, sum=b"").to_body())]
+    assert not [action for action in asked.member.forget() if isinstance(action, Save)]
+
+
 def test_the_next_plan_ends_the_rounds_before_it_and_not_its_own() -> None:
     asked = Asked()
     asked.show()

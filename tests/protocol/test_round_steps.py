@@ -451,6 +451,19 @@ def test_whose_answer_is_missing_is_asked_at_once_after_a_restart_and_nobody_els
     asked = {member: [time for time, _ in fleet.published("down", "survivors", member)] for member in MEMBERS}
     assert [asked[member][-1] == fleet.world.now for member in MEMBERS] == [True, True, False, False]
     assert fleet.said("resumed") == [{"round": 1, "accepted": 3}]
+    fleet.world.tamper = lambda sender, publish: [publish]
+    fleet.until("round")
+    assert fleet.result().outcome == APPLIED
+
+
+def test_between_two_rounds_is_after_one_and_before_the_next() -> None:
+    fleet = Listener(replace(SETTINGS, total=2, pause=10.0))
+    assert not fleet.round.between()
+    for event, between in (("plan", False), ("frozen", False), ("round", True)):
+        fleet.until(event)
+        assert fleet.round.between() == between
+    fleet.world.run(fleet.world.noted(0, "plan", 2))
+    assert not fleet.round.between()
 
 
 # A sum that does not open.

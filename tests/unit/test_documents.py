@@ -1,5 +1,8 @@
 """What the signed documents say when they are asked."""
 
+import pytest
+
+from hushfleet.errors import MalformedError
 from hushfleet.hashing import digest
 from hushfleet.wire.documents import (
     COORDINATOR,
@@ -8,10 +11,12 @@ from hushfleet.wire.documents import (
     Cert,
     CommitteeDocument,
     Device,
+    Document,
     Entry,
     Layer,
     Manifest,
     ModelSpec,
+    Root,
     Roster,
 )
 from hushfleet.wire.framing import pack_indices
@@ -58,3 +63,55 @@ def test_a_manifest_tells_an_entry_by_its_name() -> None:
 def test_a_model_has_so_many_parameters() -> None:
     layers = (Layer("dense", 5, 7, "relu"), Layer("dense", 7, 3, "none"))
     assert ModelSpec(FLEET, ISSUED, 1, 1, "small", layers, bytes(32), bytes(32)).parameters() == 6 * 7 + 8 * 3
+
+
+def test_a_layer_has_one_of_four_activations() -> None:
+    for activation in ("none", "relu", "tanh", "sigmoid"):
+        Layer("dense", 1, 1, activation).check()
+    for activation in ("", "Relu", "softmax"):
+        with pytest.raises(MalformedError, match="unknown kind or activation"):
+            Layer("dense", 1, 1, activation).check()
+
+
+def ascending_roster(*order: int, revoked: bytes = b"") -> Roster:
+    packed = b"".join(Device(index, key(index), PARTICIPANT, 0, ISSUED).to_bytes() for index in order)
+    return Roster(FLEET, ISSUED, 1, 1, packed, ("test",), revoked)
+
+
+def committee_of(*order: int, revoked: bytes = b"") -> CommitteeDocument:
+    certs = tuple(cert(index, COORDINATOR if index == 5 else MEMBER) for index in order)
+    return CommitteeDocument(FLEET, ISSUED, 1, 1, certs, revoked)
+
+
+def manifest_of(*order: str) -> Manifest:
+    return Manifest(FLEET, ISSUED, 1, 1, 1, tuple(Entry(name, 1, 10, key(1)) for name in order), ISSUED)
+
+
+def root_of(*order: bytes) -> Root:
+    return Root(FLEET, ISSUED, 1, 1, order, 1, (key(8),), 1, (key(9),), 1, ISSUED)
+
+
+LOW, HIGH = sorted((key(1), key(2)))
+OUT_OF_ORDER: list[tuple[Document, Document, str]] = [
+    (ascending_roster(3, 4), ascending_roster(4, 3), "roster.devices"),
+    (
+        ascending_roster(3, 4, revoked=pack_indices([3, 4])),
+        ascending_roster(3, 4, revoked=pack_indices([4]) + pack_indices([3])),
+        "roster.revoked",
+    ),
+    (committee_of(3, 5), committee_of(5, 3), "committee.certs"),
+    (
+        committee_of(3, 5, 7, revoked=pack_indices([3, 7])),
+        committee_of(3, 5, 7, revoked=pack_indices([7]) + pack_indices([3])),
+        "committee.revoked",
+    ),
+    (manifest_of("model", "policy"), manifest_of("policy", "model"), "manifest.docs"),
+    (root_of(LOW, HIGH), root_of(HIGH, LOW), "root keys"),
+]
+
+
+@pytest.mark.parametrize(("right", "wrong", "place"), OUT_OF_ORDER, ids=[place for _, _, place in OUT_OF_ORDER])
+def test_what_is_out_of_order_is_named(right: Document, wrong: Document, place: str) -> None:
+    right.check()
+    with pytest.raises(MalformedError, match=f"^{place}"):
+        wrong.check()
