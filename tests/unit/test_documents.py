@@ -1,5 +1,8 @@
 """What the signed documents say when they are asked."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from hushfleet.errors import MalformedError
@@ -9,6 +12,7 @@ from hushfleet.wire.documents import (
     MEMBER,
     PARTICIPANT,
     Cert,
+    Certificate,
     CommitteeDocument,
     Device,
     Document,
@@ -16,6 +20,7 @@ from hushfleet.wire.documents import (
     Layer,
     Manifest,
     ModelSpec,
+    Policy,
     Root,
     Roster,
 )
@@ -115,3 +120,130 @@ def test_what_is_out_of_order_is_named(right: Document, wrong: Document, place: 
     right.check()
     with pytest.raises(MalformedError, match=f"^{place}"):
         wrong.check()
+
+
+POLICY = Policy(
+    fleet=FLEET,
+    issued=ISSUED,
+    protocol=1,
+    version=1,
+    assumed_colluders=2,
+    audit_rate=0.5,
+    clip=0.5,
+    committee_min=4,
+    committee_trusted=0,
+    delta=0.0,
+    epoch_age=1,
+    epoch_rounds=1,
+    epsilon=0.0,
+    interval=0,
+    largest_survivor_set=10,
+    largest_weight=1.0,
+    models=(key(1),),
+    noise_floor=0.0,
+    noiseless_statistics=0,
+    recoveries=1,
+    rollback_versions=0,
+    shards=1,
+    smallest_group=1,
+    smallest_survivor_set=7,
+    tiny_fleet=0,
+    uploads_per_base=1,
+)
+COORDINATOR_CERT, MEMBER_CERT = cert(5, COORDINATOR), cert(3, MEMBER)
+LAYER = Layer("dense", 1, 1, "none")
+MODEL = ModelSpec(FLEET, ISSUED, 1, 1, "small", (LAYER, LAYER), bytes(32), bytes(32))
+BOUNDS: list[tuple[Any, list[dict[str, Any]], list[dict[str, Any]], str]] = [
+    (manifest_of(), [{"protocol": 2}, {"version": 2}], [{"protocol": 0}, {"version": 0}], "start at 1"),
+    (
+        root_of(LOW, HIGH),
+        [{"root_n": 2}, {"root": (LOW,)}],
+        [{"root_n": 0}, {"root_n": 3}, {"signer_n": 2}, {"fresh_n": 0}],
+        "a threshold is not",
+    ),
+    (root_of(LOW, HIGH), [], [{"signer": (HIGH,)}, {"fresh": (LOW,)}, {"fresh": (key(8),)}], "stands twice"),
+    (Entry("model", 1, 1, key(1)), [{"version": 2}, {"length": 0}], [{"version": 0}], "versions start at 1"),
+    (Entry("model", 1, 1, key(1)), [{"name": "roster"}], [{"name": "root"}], "no document of that name"),
+    (MEMBER_CERT, [{"roles": 1}, {"roles": 3}], [{"roles": 0}, {"roles": 8}], "unknown roles"),
+    (COORDINATOR_CERT, [{"roles": 7}], [{"seal": b""}, {"seal": bytes(64)}], "one sealing key"),
+    (MEMBER_CERT, [], [{"seal": bytes(32)}, {"seal": bytes(64)}], "one sealing key"),
+    (Certificate(FLEET, ISSUED, 1, 1, MEMBER_CERT), [], [{"version": 2}], "its version is its serial"),
+    (
+        committee_of(3, 5),
+        [],
+        [{"certs": ()}, {"certs": (MEMBER_CERT,)}, {"certs": (COORDINATOR_CERT, cert(6, COORDINATOR))}],
+        "exactly one certificate is the coordinator's",
+    ),
+    (committee_of(3, 5, revoked=pack_indices([3])), [], [{"revoked": pack_indices([5])}], "not revoked but replaced"),
+    (
+        committee_of(3, 5),
+        [{"certs": (COORDINATOR_CERT,)}],
+        [{"certs": (cert(3, PARTICIPANT), COORDINATOR_CERT)}],
+        "every other certificate",
+    ),
+    (ascending_roster(3), [{"profiles": ("one", "two")}], [{"profiles": ()}], "a profile that is not listed"),
+    (LAYER, [], [{"inputs": 0}, {"outputs": 0}], "are above 0"),
+    (LAYER, [], [{"kind": "conv"}], "unknown kind"),
+    (MODEL, [{"layers": (LAYER,)}], [{"layers": ()}, {"layers": (LAYER, Layer("dense", 2, 1, "none"))}], "do not fit"),
+    (
+        POLICY,
+        [
+            {"smallest_survivor_set": 1, "largest_survivor_set": 1, "tiny_fleet": 1},
+            {"largest_survivor_set": 16_383},
+        ],
+        [{"largest_survivor_set": 0}, {"largest_survivor_set": 16_384}],
+        "largest_survivor_set is not from 1",
+    ),
+    (
+        POLICY,
+        [{"smallest_survivor_set": 10}],
+        [{"smallest_survivor_set": 11}, {"smallest_survivor_set": 0, "tiny_fleet": 1}],
+        "smallest_survivor_set is not from 1",
+    ),
+    (
+        POLICY,
+        [{"smallest_survivor_set": 6, "tiny_fleet": 1}],
+        [{"smallest_survivor_set": 6}],
+        "below assumed_colluders",
+    ),
+    (
+        POLICY,
+        [{"largest_weight": 4.0}, {"audit_rate": 0.0}, {"audit_rate": 1.0}],
+        [{"largest_weight": 0.9}, {"largest_weight": 4.1}, {"clip": 0.0}, {"audit_rate": -0.1}, {"audit_rate": 1.1}],
+        "clip above 0",
+    ),
+    (
+        POLICY,
+        [
+            {"committee_min": 2, "recoveries": 0},
+            {"committee_min": 3, "recoveries": 2, "committee_trusted": 1},
+        ],
+        [{"committee_min": 1, "recoveries": 0}, {"committee_min": 3, "recoveries": 3, "committee_trusted": 1}],
+        "committee_min is at least 2",
+    ),
+    (POLICY, [{"committee_min": 3, "committee_trusted": 1}], [{"committee_min": 3}], "committee_trusted is not signed"),
+    (
+        POLICY,
+        [{"epoch_rounds": 1024}],
+        [{"epoch_rounds": 0}, {"epoch_rounds": 1025}, {"epoch_age": 0}, {"shards": 0}, {"uploads_per_base": 0}],
+        "epoch_rounds is from 1",
+    ),
+    (
+        POLICY,
+        [],
+        [{"noise_floor": -0.1}, {"epsilon": -0.1}, {"delta": -0.1}, {"smallest_group": 0}],
+        "smallest_group is above 0",
+    ),
+]
+
+
+@pytest.mark.parametrize(("document", "right", "wrong", "why"), BOUNDS, ids=[why for *_, why in BOUNDS])
+def test_bounds_hold_to_the_last_value(
+    document: Any, right: list[dict[str, Any]], wrong: list[dict[str, Any]], why: str
+) -> None:
+    document.check()
+    for changes in right:
+        replace(document, **changes).check()
+    for changes in wrong:
+        with pytest.raises(MalformedError, match=why):
+            replace(document, **changes).check()
