@@ -18,9 +18,12 @@ from nacl.utils import random
 
 from edge_agent.vault import Vault
 from hushfleet.codec import LocalReport, encode_plain, expanded, plain_step
+from hushfleet.encoding.grid import Grid
+from hushfleet.encoding.subset import coordinates
 from hushfleet.errors import ConfigurationError
 from hushfleet.learning.layers import Dense, initial_flat, parameter_count
 from hushfleet.learning.local import train
+from hushfleet.rotated import encode_rotated
 from hushfleet.secagg import group
 from hushfleet.secagg.masks import add_keystream
 from hushfleet.secagg.residues import Vector
@@ -54,7 +57,7 @@ def calibrate(directory: Path, seconds: float) -> Iterator[Measurement]:
 
     Args:
         directory: an existing one on the storage that is to hold the vault; a file is made and removed there.
-        seconds: to spend on each of the six.
+        seconds: to spend on each of the seven.
 
     Raises:
         ConfigurationError: the directory cannot be used.
@@ -68,6 +71,7 @@ def calibrate(directory: Path, seconds: float) -> Iterator[Measurement]:
     yield Measurement("multiplication", 1e6 * _multiplication_time(seconds), "µs", "a scalar multiplication")
     yield Measurement("keystream", 1e9 * _keystream_time(seconds), "ns", "a mask, for each byte")
     yield Measurement("encoding", 1e9 * _encoding_time(seconds), "ns", "encoding, for each parameter")
+    yield Measurement("rotation", 1e9 * _rotation_time(seconds), "ns", "rotated encoding, for each parameter")
     yield Measurement("sync", 1e3 * _sync_time(directory, seconds), "ms", "a durable commit of 8 KiB")
 
 
@@ -121,6 +125,19 @@ def _encoding_time(seconds: float) -> float:
             checksum_seed=bytes(32),
             draw=expanded(random),
         )
+
+    return _smallest(run, seconds) / COORDS
+
+
+def _rotation_time(seconds: float) -> float:
+    """A tenth of the coordinates, and back for what is dropped, as a device does it in every round anew."""
+    update = np.random.default_rng(1).standard_normal(COORDS).astype(np.float32)
+    report = LocalReport(ROWS, 1.0, 0, 0.0, 0)
+
+    def run() -> None:
+        grid = Grid(COORDS, coordinates(COORDS, 0.1), bytes(32))
+        encode_rotated(update, 1.0, report, grid=grid, index=1, bits=6, clip=1.0, step=0.01, checksum_seed=bytes(32))
+        grid.dropped(update)
 
     return _smallest(run, seconds) / COORDS
 

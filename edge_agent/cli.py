@@ -133,7 +133,7 @@ def status(config: Path, as_json: bool) -> None:
     default=Path(),
     help="On the storage that is to hold the vault; the working directory by default.",
 )
-@click.option("--seconds", type=click.FloatRange(0.01, 9), default=4.0, show_default=True, help="For each figure.")
+@click.option("--seconds", type=click.FloatRange(0.01, 8), default=4.0, show_default=True, help="For each figure.")
 @click.option("--json", "as_json", is_flag=True, help="The figures as JSON.")
 def calibrate(directory: Path, seconds: float, as_json: bool) -> None:
     """Measure this device for a firmware profile: training, masking, encoding, storage. It needs no fleet."""
@@ -142,11 +142,11 @@ def calibrate(directory: Path, seconds: float, as_json: bool) -> None:
 
     found: list[Measurement] = []
     if not as_json:
-        click.echo(f"six figures, some {6 * seconds:.0f} s")
+        click.echo(f"seven figures, some {7 * seconds:.0f} s")
     for one in measure(directory, seconds):
         found.append(one)
         if not as_json:
-            click.echo(f"{len(found)}/6 {one.key:<15}{one.value:>9.3g} {one.unit:<3} {one.meaning}")
+            click.echo(f"{len(found)}/7 {one.key:<15}{one.value:>9.3g} {one.unit:<3} {one.meaning}")
     if as_json:
         click.echo(json.dumps({one.key: {"value": one.value, "unit": one.unit} for one in found}, indent=1))
         return

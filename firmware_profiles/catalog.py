@@ -53,7 +53,8 @@ class Compute:
         training: ns for each parameter and row of a training step, forward and backward.
         multiplication: µs of a scalar multiplication in the masking group.
         keystream: ns for each byte of a mask.
-        encoding: ns for each parameter of an update, from clipping to residues.
+        encoding: ns for each parameter of an update, from clipping to residues, with the plain codec.
+        rotation: the same with the rotated codec at a tenth of the coordinates, what is dropped included.
         sync: ms of one durable commit.
     """
 
@@ -62,6 +63,7 @@ class Compute:
     multiplication: Figure
     keystream: Figure
     encoding: Figure
+    rotation: Figure
     sync: Figure
 
 

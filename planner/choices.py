@@ -3,12 +3,16 @@
 import math
 from dataclasses import dataclass
 
+from hushfleet.codec import PLAIN_BITS
+from hushfleet.encoding.profiles import PROFILES, EncodingProfile
+from hushfleet.encoding.steps import bits_for
 from hushfleet.wire.round import PLAIN, ROTATED
 from planner.messages import Committee, Encoding
 
-PLAIN_BITS = 16
-PROFILES = {"thrift": 0.05, "default": 0.1, "quarter": 0.25, "fast": 1.0}
-"""f by name (docs/protocol.md, section 6); `fast` has server momentum, `quarter` is no profile of the protocol's."""
+QUARTER = EncodingProfile(keep=0.25, spare_bits=0, server_rate=1.0, server_momentum=0.0)
+"""No profile of the protocol's, but measured beside them."""
+MORE_BITS = (0, 1)
+"""Bits a coordinate beyond what a profile has."""
 COMMITTEES = ((3, 0), (4, 1), (5, 1), (7, 1), (7, 2), (9, 3), (11, 4), (16, 3))
 """(c, f)."""
 WINDOWS = (1, 2, 4, 8, 16)
@@ -26,7 +30,7 @@ MORE_ROUNDS = {
 """Rounds by f, to half a point below plain averaging, for each round that this takes, with 10, 50 and 100 devices: a
 network of 4,810 parameters on handwritten digits, very different rows on each device, three seeds for 10, one for 50
 and 100. At f = 0.05 a hundred devices did not get there. For f = 1 with server momentum only 10 devices were measured;
-the others are guessed from it. The two smallest B made no difference beyond chance."""
+the others are guessed from it. One bit more made no difference beyond chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +43,11 @@ class Choice:
 
 
 def encodings(survivors: int) -> tuple[Encoding, ...]:
-    """The plain codec, and the rotated one with each f and the two smallest B for so many survivors (section 6)."""
-    smallest = 2 + math.ceil(math.log2(max(2, survivors)) / 2)
+    """The plain codec, and each profile of the rotated one with its own B for so many survivors and one more."""
     rotated = (
-        Encoding(f"{name} B={bits}", ROTATED, keep, bits)
-        for name, keep in PROFILES.items()
-        for bits in (smallest, smallest + 1)
-        if bits <= PLAIN_BITS
+        Encoding(f"{name} B={bits}", ROTATED, profile.keep, bits)
+        for name, profile in {**PROFILES, "quarter": QUARTER}.items()
+        for bits in (bits_for(survivors, profile.spare_bits + more) for more in MORE_BITS)
     )
     return (Encoding("plain", PLAIN, 1.0, PLAIN_BITS), *rotated)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from firmware_profiles.catalog import Compute, Energy, Figure, FirmwareProfile, Flash
 from hushfleet.errors import ConfigurationError
 from hushfleet.secagg.residues import padded, word_dtype
+from hushfleet.wire.round import ROTATED
 from planner import flash
 from planner.messages import Messages
 from planner.packets import Count, ping
@@ -173,7 +174,8 @@ def _compute(speed: Compute, traffic: Traffic, training: Training) -> float:
     coords = padded(said.encoding.coords(said.parameters))
     word = word_dtype(said.encoding.bits).itemsize
     mask = multiplication + 1e-9 * speed.keystream.value * word * coords
-    own = training.steps * step + 1e-9 * speed.encoding.value * said.parameters + said.committee.members * mask
+    encoding = speed.rotation if said.encoding.codec == ROTATED else speed.encoding
+    own = training.steps * step + 1e-9 * encoding.value * said.parameters + said.committee.members * mask
     # To verify a claim takes about as long as a multiplication.
     return own + said.survivors * (mask + multiplication) if traffic.member else own
 

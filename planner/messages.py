@@ -8,6 +8,7 @@ from functools import cached_property
 
 from nacl.bindings import randombytes_buf_deterministic
 
+from hushfleet.encoding.subset import coordinates
 from hushfleet.hashing import digest
 from hushfleet.mqtt.chunks import chunk_hashes, cut
 from hushfleet.secagg.residues import padded, vector_length
@@ -78,7 +79,7 @@ class Encoding:
 
     def coords(self, parameters: int) -> int:
         """m before padding."""
-        return max(1, round(self.keep * parameters))
+        return coordinates(parameters, self.keep)
 
 
 @dataclass(frozen=True, slots=True)

@@ -242,7 +242,7 @@ def _why(best: Option, option: Option, part: str, target: Target) -> str:
         compared = _slower(best, option)
     else:
         smaller = _size(option.choice.committee) < _size(best.choice.committee)
-        compared = f"about as many {target.name}" if smaller or part == "encoding" else "larger for the same"
+        compared = f"about the same {target.name}" if smaller or part == "encoding" else "larger for the same"
     return "; ".join((*option.against, compared))
 
 

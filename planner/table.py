@@ -27,7 +27,7 @@ def show(proposal: Proposal, console: Console | None = None) -> None:
 
 def _recommendation(proposal: Proposal) -> Table:
     best = proposal.best
-    table = Table(title=f"Recommended for the fewest {proposal.target.name}: {name(best)}", title_justify="left")
+    table = Table(title=f"Recommended for the {_least(proposal)}: {name(best)}", title_justify="left")
     for column in ("what one device spends", "participant", "participant and member"):
         table.add_column(column, justify="left" if column.startswith("what") else "right")
     both = (best.participant, best.member)
@@ -52,6 +52,10 @@ def _recommendation(proposal: Proposal) -> Table:
     for what, values in rows.items():
         table.add_row(what, *values)
     return table
+
+
+def _least(proposal: Proposal) -> str:
+    return f"{'fewest' if proposal.target.fewer == 'fewer' else 'least'} {proposal.target.name}"
 
 
 def _comparison(proposal: Proposal) -> Table:

@@ -34,6 +34,7 @@ training = 1
 multiplication = 1
 keystream = 1
 encoding = 1
+rotation = 1
 sync = 1
 [energy]
 idle = 1

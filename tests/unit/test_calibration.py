@@ -56,7 +56,7 @@ def test_the_command_prints_a_table_and_the_fragment_or_json(tmp_path: Path) -> 
     said = CliRunner().invoke(agent, arguments)
     assert said.exit_code == 0
     table, _, toml = said.output.partition("\n[compute]\n")
-    assert "6/6 sync" in table
-    assert toml.count("source = ") == 6
+    assert "7/7 sync" in table
+    assert toml.count("source = ") == 7
     found = json.loads(CliRunner().invoke(agent, [*arguments, "--json"]).output)
     assert found["multiplication"]["unit"] == "µs"

@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +13,10 @@ from nacl.utils import random
 
 from edge_agent.vault import Vault
 from firmware_profiles import catalog
+from hushfleet.codec import LocalReport
+from hushfleet.encoding.grid import Grid
 from hushfleet.errors import ConfigurationError
+from hushfleet.rotated import encode_rotated
 from hushfleet.secagg.residues import vector_length
 from hushfleet.wire.committee import Box, Call, Card, CardList, CommitteeKey, Transcript
 from hushfleet.wire.documents import Certificate, CommitteeDocument, Date, Manifest, ModelSpec, Policy, Profiles, Roster
@@ -117,8 +121,25 @@ def test_every_message_is_one_that_the_fleet_would_take(encoding: Encoding) -> N
 def test_an_upload_has_the_length_that_the_plan_gives_it() -> None:
     parameters = 65 * 32 + 33 * 8
     assert len(messages().upload) == vector_length(parameters, 16, 8)
-    assert len(messages(TENTH).upload) == vector_length(round(parameters / 10), 4, 8)
+    assert len(messages(TENTH).upload) == vector_length(64 * math.ceil(parameters / 640), 4, 8)
     assert sum(map(len, messages().slices)) == len(messages().upload)
+
+
+def test_an_upload_is_as_long_as_what_the_rotated_codec_makes() -> None:
+    parameters = messages().parameters
+    grid = Grid(parameters, TENTH.coords(parameters), bytes(32))
+    vector = encode_rotated(
+        np.ones(parameters, np.float32),
+        1.0,
+        LocalReport(1, 1.0, 0, 0.0, 0),
+        grid=grid,
+        index=1,
+        bits=TENTH.bits,
+        clip=1.0,
+        step=0.1,
+        checksum_seed=bytes(32),
+    )
+    assert len(messages(TENTH).upload) == len(vector.to_bytes(TENTH.bits))
 
 
 def test_a_member_spends_more_and_a_larger_committee_costs_everyone_its_points() -> None:
