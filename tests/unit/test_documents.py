@@ -17,10 +17,12 @@ from hushfleet.wire.documents import (
     Device,
     Document,
     Entry,
+    Firmware,
     Layer,
     Manifest,
     ModelSpec,
     Policy,
+    Profiles,
     Root,
     Roster,
 )
@@ -65,6 +67,11 @@ def test_a_manifest_tells_an_entry_by_its_name() -> None:
     assert [manifest.entry(name) for name in ("model", "policy", "roster")] == [*entries, None]
 
 
+def test_profiles_tell_one_by_its_name() -> None:
+    profiles = profiles_of("one", "two")
+    assert [profiles.named(name) for name in ("one", "two", "three")] == [*profiles.profiles, None]
+
+
 def test_a_model_has_so_many_parameters() -> None:
     layers = (Layer("dense", 5, 7, "relu"), Layer("dense", 7, 3, "none"))
     assert ModelSpec(FLEET, ISSUED, 1, 1, "small", layers, bytes(32), bytes(32)).parameters() == 6 * 7 + 8 * 3
@@ -97,7 +104,17 @@ def root_of(*order: bytes) -> Root:
 
 
 LOW, HIGH = sorted((key(1), key(2)))
-OUT_OF_ORDER: list[tuple[Document, Document, str]] = [
+
+
+def firmware(name: str, *models: bytes) -> Firmware:
+    return Firmware(name, "wifi", 4096, 8, 60, 0, models)
+
+
+def profiles_of(*order: str) -> Profiles:
+    return Profiles(FLEET, ISSUED, 1, 1, tuple(firmware(name) for name in order))
+
+
+OUT_OF_ORDER: list[tuple[Document | Firmware, Document | Firmware, str]] = [
     (ascending_roster(3, 4), ascending_roster(4, 3), "roster.devices"),
     (
         ascending_roster(3, 4, revoked=pack_indices([3, 4])),
@@ -112,11 +129,13 @@ OUT_OF_ORDER: list[tuple[Document, Document, str]] = [
     ),
     (manifest_of("model", "policy"), manifest_of("policy", "model"), "manifest.docs"),
     (root_of(LOW, HIGH), root_of(HIGH, LOW), "root keys"),
+    (firmware("one", LOW, HIGH), firmware("one", HIGH, LOW), "firmware.models"),
+    (profiles_of("one", "two"), profiles_of("two", "one"), "profile.profiles"),
 ]
 
 
 @pytest.mark.parametrize(("right", "wrong", "place"), OUT_OF_ORDER, ids=[place for _, _, place in OUT_OF_ORDER])
-def test_what_is_out_of_order_is_named(right: Document, wrong: Document, place: str) -> None:
+def test_what_is_out_of_order_is_named(right: Document | Firmware, wrong: Document | Firmware, place: str) -> None:
     right.check()
     with pytest.raises(MalformedError, match=f"^{place}"):
         wrong.check()
@@ -151,9 +170,11 @@ POLICY = Policy(
     uploads_per_base=1,
 )
 COORDINATOR_CERT, MEMBER_CERT = cert(5, COORDINATOR), cert(3, MEMBER)
+FIRMWARE = Firmware("gateway", "wifi", 4096, 8, 60, 0, ())
 LAYER = Layer("dense", 1, 1, "none")
 MODEL = ModelSpec(FLEET, ISSUED, 1, 1, "small", (LAYER, LAYER), bytes(32), bytes(32))
 BOUNDS: list[tuple[Any, list[dict[str, Any]], list[dict[str, Any]], str]] = [
+    (profiles_of(), [], [{"protocol": 0}], "start at 1"),
     (manifest_of(), [{"protocol": 2}, {"version": 2}], [{"protocol": 0}, {"version": 0}], "start at 1"),
     (
         root_of(LOW, HIGH),
@@ -182,6 +203,19 @@ BOUNDS: list[tuple[Any, list[dict[str, Any]], list[dict[str, Any]], str]] = [
         "every other certificate",
     ),
     (ascending_roster(3), [{"profiles": ("one", "two")}], [{"profiles": ()}], "a profile that is not listed"),
+    (
+        FIRMWARE,
+        [
+            {"chunk": 256, "window": 1, "keepalive": 5},
+            {"chunk": 61_440, "window": 64, "keepalive": 3_600},
+        ],
+        [
+            *({"chunk": chunk} for chunk in (255, 61_441)),
+            *({"window": window} for window in (0, 65)),
+            *({"keepalive": keepalive} for keepalive in (4, 3_601)),
+        ],
+        "window from 1 to 64",
+    ),
     (LAYER, [], [{"inputs": 0}, {"outputs": 0}], "are above 0"),
     (LAYER, [], [{"kind": "conv"}], "unknown kind"),
     (MODEL, [{"layers": (LAYER,)}], [{"layers": ()}, {"layers": (LAYER, Layer("dense", 2, 1, "none"))}], "do not fit"),
