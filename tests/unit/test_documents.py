@@ -67,6 +67,14 @@ def test_a_manifest_tells_an_entry_by_its_name() -> None:
     assert [manifest.entry(name) for name in ("model", "policy", "roster")] == [*entries, None]
 
 
+def test_a_root_tells_keys_and_threshold_of_each_role() -> None:
+    assert replace(root_of(LOW, HIGH), root_n=2).roles() == {
+        "root": ((LOW, HIGH), 2),
+        "signer": ((key(8),), 1),
+        "fresh": ((key(9),), 1),
+    }
+
+
 def test_profiles_tell_one_by_its_name() -> None:
     profiles = profiles_of("one", "two")
     assert [profiles.named(name) for name in ("one", "two", "three")] == [*profiles.profiles, None]
