@@ -60,16 +60,21 @@ class Conductor:
         self._settings = rounds
         self._inbox = Inbox()
         self._signed: Signed | None = None
-        self._awaited = context.topics.result(self.round.last) if self.round.between() else ""
+        last = context.topics.result(self.round.last)
+        self._awaited = last if self.round.between() and context.store.get(RETAINED + last) else ""
         self._resting_since: float | None = None
-        self._done = 0
         self._state = WAITING
         self._resumed = False
 
     @property
     def finished(self) -> bool:
         """Whether the rounds asked for have been run and the last result is on the broker."""
-        return bool(self._settings.total) and self._done >= self._settings.total and not self._awaited
+        return self._all_run() and not self._awaited
+
+    def _all_run(self) -> bool:
+        """Whether the model in force has had the rounds asked for, in whichever life of this process."""
+        done = self.round.done(self.context.trust.hash_of("model") or b"")
+        return bool(self._settings.total) and done >= self._settings.total
 
     # Documents.
 
@@ -143,23 +148,29 @@ class Conductor:
         """Begin where the records say; evidence of earlier rounds goes to its place again."""
         return [*self.round.audit.kept(), *self.advance(now)]
 
-    def on_connected(self, session_present: bool, now: float) -> list[Action]:
+    def on_connected(self, session_present: bool, now: float) -> list[Action | Finished]:
         """Publish again everything that is kept on the broker; listen."""
         names, store = self.context.topics, self.context.store
         # A session proves little: a broker that was killed has it from its last save, without what was retained since;
         # and a process that ended after a commit may have sent nothing of it. What the records hold goes first: what
         # this event adds is newer.
-        actions = [*retained(store), *self.advance(now)]
+        actions: list[Action | Finished] = [*retained(store), *self.advance(now)]
         policy = self.context.trust.policy
         actions += [Subscribe(names.ups(shard)) for shard in range(policy.shards if policy else 1)]
-        return [*actions, *(Subscribe(topic) for topic in self.setup.topics())]
+        return [*actions, *(Subscribe(topic) for topic in self.setup.topics()), *self._finish()]
 
     def on_delivered(self, topic: str, now: float) -> list[Action | Finished]:
         """The broker has a retained message: the next plan waits for the result before it."""
         if topic != self._awaited:
             return []
         self._awaited = ""
-        return [*self.advance(now), *([Finished()] if self.finished else [])]
+        return [*self.advance(now), *self._finish()]
+
+    def _finish(self) -> list[Action | Finished]:
+        if not self.finished:
+            return []
+        remedy = "for more rounds of this model raise total under [rounds]"
+        return [Note("all-rounds-run", {"total": self._settings.total, "remedy": remedy}), Finished()]
 
     def on_wake(self, now: float) -> list[Action]:
         """Look at the clock."""
@@ -235,7 +246,6 @@ class Conductor:
         return self.setup.advance(self.round.last + 1, now)
 
     def _after_round(self, number: int, now: float) -> None:
-        self._done += 1
         self.outcomes[self.round.outcome] += 1
         self._awaited = self.context.topics.result(number)
         self._resting_since = now
@@ -247,7 +257,7 @@ class Conductor:
         return self._resting_since + max(self._settings.pause, self.context.documents().policy.interval)
 
     def _begin_round(self, now: float) -> list[Action]:
-        if self._awaited or (self._settings.total and self._done >= self._settings.total):
+        if self._awaited or self._all_run():
             return []
         if now < self._rests_until():
             return [Wake(self._rests_until())]

@@ -5,7 +5,7 @@
 
 A check that fails is no end yet: members are examined as far as recoveries are left (audit.py). Every round ends as
 applied, aborted or void, with the reason. Records: `round/open` the round under way, `round/last`
-the number of the newest.
+the number of the newest, `round/done` how many rounds of the model spec in training have ended.
 """
 
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from hushfleet.actions import Action, Erase, Note, Publish, Save, Wake, retain
 from hushfleet.configuration import Range
 from hushfleet.errors import HushfleetError, RefusedError
 from hushfleet.mqtt.topics import Parsed
-from hushfleet.wire.framing import U64, Bytes, Frame, Table, read_message
+from hushfleet.wire.framing import B32, U64, Bytes, Frame, Table, read_message
 from hushfleet.wire.round import (
     ABORTED,
     APPLIED,
@@ -46,7 +46,7 @@ from hushfleet.wire.round import (
 
 LARGEST_NOTE = 1024
 """Bytes of a sealed share or decline."""
-OPEN, LAST = "round/open", "round/last"
+OPEN, LAST, DONE = "round/open", "round/last", "round/done"
 NO_METRICS = Metrics(0, 0.0, 0, 0.0, 0, 0.0)
 SUM_EVIDENCE = "evidence/sum"
 
@@ -59,10 +59,10 @@ class RoundSettings:
         collect: from a plan's opening to its closing.
         answer: from the freeze until members that have not answered are recovered.
         recover: from there until the round is given up.
-        enough: part of the certified participants whose uploads are enough to close early, 0 to 1.
+        enough: part of the participants that the plan takes whose uploads are enough to close early, 0 to 1.
         patience: seconds that stragglers get once enough arrived.
         pause: seconds between a result and the next plan.
-        total: rounds to run; 0 for no end.
+        total: rounds to run for one model spec, however they end; 0 for no end.
         first: number of a new ledger's first round; above every round the devices have seen, if an older one is lost.
         sample: part of the participants that a plan takes, 0 to 1.
         steps, batch, rate, momentum, proximal: local training.
@@ -98,6 +98,15 @@ class _Open(Table):
     frozen: U64
 
 
+@dataclass(frozen=True, slots=True)
+class _Done(Table):
+    """How many rounds of a model spec, by its hash, have ended."""
+
+    KIND: ClassVar[str] = "done"
+    model: B32
+    rounds: U64
+
+
 class Round:
     """The round's state machine. Built anew from its records at every start."""
 
@@ -107,6 +116,8 @@ class Round:
         self.audit = Audit(context)
         last = context.store.get(LAST)
         self.last = int.from_bytes(last, "little") if last else settings.first - 1
+        done = context.store.get(DONE)
+        self._done = _Done.from_body(done) if done else _Done(bytes(32), 0)
         self.outcome: str
         self.plan: Plan | None = None
         self._plan_hash: bytes
@@ -122,6 +133,10 @@ class Round:
     def accepted(self) -> int:
         """Uploads accepted in the round under way."""
         return len(self._uploads.accepted) if self.plan else 0
+
+    def done(self, model_hash: bytes) -> int:
+        """Rounds of this model spec that have ended, in any life of this process."""
+        return self._done.rounds if self._done.model == model_hash else 0
 
     def version(self) -> int:
         """The newest model version."""
@@ -287,19 +302,20 @@ class Round:
         assert self.plan is not None
         if now >= self.plan.closes or self._uploads.full() or self._everyone_answered():
             return True
-        if len(self._uploads.accepted) < self._settings.enough * self._uploads.expected():
+        accepted, taken = self._uploads.accepted, self._uploads.taken
+        if not accepted or len(accepted) < self._settings.enough * len(taken):
             return False
         if self._enough_since is None:
             self._enough_since = now
         return now >= self._enough_since + self._settings.patience
 
     def _everyone_answered(self) -> bool:
-        """Whether every certified participant has uploaded or declined, and not all declined."""
-        accepted, declined, expected = self._uploads.accepted, self._declined, self._uploads.expected()
+        """Whether everyone that the plan takes has uploaded or declined, and not all declined."""
+        accepted, declined, taken = self._uploads.accepted, self._declined, self._uploads.taken
         # Asked with every message: thousands of devices are looked through only when that can change the answer.
-        if not accepted or len(accepted) + len(declined) < expected:
+        if not accepted or len(accepted) + len(declined) < len(taken):
             return False
-        return len(accepted.keys() | declined.keys()) == expected
+        return taken <= accepted.keys() | declined.keys()
 
     def _wait_for_stragglers(self) -> list[Action]:
         return [] if self._enough_since is None else [Wake(self._enough_since + self._settings.patience)]
@@ -409,6 +425,7 @@ class Round:
             metrics,
         )
         self.outcome = OUTCOMES[outcome]
+        self._done = _Done(plan.model, self.done(plan.model) + 1)
         note = Note(
             "round",
             {
@@ -431,6 +448,7 @@ class Round:
             *self._uploads.erase(),
             *(opening.erase() if opening else []),
             Erase(OPEN),
+            Save(DONE, self._done.to_body()),
             note,
             Wake(now + self._settings.pause),
         ]

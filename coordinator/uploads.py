@@ -15,6 +15,7 @@ from coordinator.context import Context
 from hushfleet.actions import Action, Erase, Note, Save
 from hushfleet.errors import HushfleetError, MalformedError, RefusedError
 from hushfleet.mqtt.chunks import Assembly, bitmap
+from hushfleet.plans import picked
 from hushfleet.secagg import group
 from hushfleet.wire.documents import PARTICIPANT, Policy, Roster
 from hushfleet.wire.framing import Bytes, Flag, Frame, Table, indices, read_unsigned
@@ -54,6 +55,9 @@ class _Record(Table):
 class Uploads:
     """The uploads of one round. Built anew from its records at every start.
 
+    Attributes:
+        taken: the certified participants that the plan takes, by index.
+
     Args:
         evidence: keep the first accepted upload as it came, for those who want to see what a coordinator sees.
     """
@@ -72,6 +76,11 @@ class Uploads:
             for index, device in roster.by_index().items()
             if index not in revoked and device.roles & PARTICIPANT
         }
+        self.taken = frozenset(
+            index
+            for index, device in self._devices.items()
+            if device.not_after >= plan.opens and picked(plan_hash, index, plan.sample)
+        )
         self._lanes = lanes(plan.tail)
         self._length = vector_length(plan.coords, plan.bits, self._lanes)
         self.total: Vector = Vector.zeros(plan.coords, plan.bits, self._lanes)
@@ -107,10 +116,6 @@ class Uploads:
     def full(self) -> bool:
         """Whether the policy's largest survivor set is reached."""
         return len(self.accepted) >= self._policy.largest_survivor_set
-
-    def expected(self) -> int:
-        """How many certified participants there are."""
-        return len(self._devices)
 
     def expects(self, device: int) -> bool:
         """Whether that device is a certified participant."""
