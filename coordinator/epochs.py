@@ -3,7 +3,7 @@
 The record `epoch/{epoch}` holds the joined transcript and the keys of its members.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ from hushfleet.mqtt.inbox import publishes
 from hushfleet.plans import LARGEST_TRANSCRIPT, check_transcript
 from hushfleet.secagg.committee import commitments, round_points
 from hushfleet.wire.committee import CommitteeKey, Transcript
-from hushfleet.wire.documents import CommitteeDocument, Policy
+from hushfleet.wire.documents import Policy
 from hushfleet.wire.framing import Bytes, Frame, Frames, Table
 
 
@@ -63,13 +63,13 @@ class Epoch:
         points = self.points[self.members().index(member)]
         return commitments(points, self.threshold)[self.transcript.round_index(round_number)]
 
-    def usable(self, policy: Policy, committee: CommitteeDocument, opens: int) -> bool:
-        """Whether a plan that opens then may name it under the newest documents."""
+    def usable(self, policy: Policy, certified: Collection[int], opens: int) -> bool:
+        """Whether a plan that opens then may name it under the newest documents and with the candidates certified."""
         try:
             check_transcript(self.transcript, policy, opens)
         except RefusedError:
             return False
-        return set(self.members()) <= set(committee.candidates()) and opens < self.transcript.not_after
+        return set(self.members()) <= set(certified) and opens < self.transcript.not_after
 
 
 class Epochs:
@@ -114,12 +114,12 @@ class Epochs:
 
     def serving(self, next_round: int, opens: int, closes: int) -> tuple[Epoch, int] | None:
         """The oldest usable epoch with rounds and time left for a plan of these times, and the round it serves next."""
-        documents = self._context.documents()
+        documents, certified = self._context.documents(), self._context.trust.candidates(opens)
         for number in sorted(self._epochs):
             epoch = self._epochs[number]
             if epoch.end() <= next_round or closes >= epoch.transcript.not_after:
                 continue
-            if epoch.usable(documents.policy, documents.committee, opens):
+            if epoch.usable(documents.policy, certified, opens):
                 return epoch, max(next_round, epoch.transcript.first)
         return None
 
@@ -134,11 +134,11 @@ class Epochs:
         return self._due
 
     def _is_due(self, next_round: int, now: int) -> bool:
-        documents = self._context.documents()
+        documents, certified = self._context.documents(), self._context.trust.candidates(now)
         usable = [
             epoch
             for epoch in self._epochs.values()
-            if epoch.end() > next_round and epoch.usable(documents.policy, documents.committee, now)
+            if epoch.end() > next_round and epoch.usable(documents.policy, certified, now)
         ]
         if len(usable) != 1:
             return not usable

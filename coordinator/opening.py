@@ -88,14 +88,14 @@ class Opening:
         """Bytes of a member's sealed mask sum, at most; 0 for everyone else."""
         return self._length + 1024 if member in self._epoch.members() else 0
 
-    def on_mask_sum(self, member: int, sealed: bytes) -> list[Action]:
+    def on_mask_sum(self, member: int, sealed: bytes, now: float) -> list[Action]:
         """Subtract a member's answer.
 
         Raises:
             MalformedError, RefusedError: not an answer of that member to this set.
         """
         frame = self._unsealed(member, sealed, self._length + 1024)
-        answer = read_message(frame, MaskSum, self._context.fleet, self._context.trust.candidate_key)
+        answer = read_message(frame, MaskSum, self._context.fleet, self._context.trust.candidate_at(now))
         if (answer.sender, answer.plan, answer.set) != (member, self._plan_hash, self._set_hash):
             raise RefusedError(f"member {member}: a mask sum of another member, plan or set")
         if answer.group or any(answer.part) or len(answer.sum) != self._length:
@@ -157,14 +157,14 @@ class Opening:
                 actions += self._context.down(helper, "request", self._plan.round, data, part=member)
         return actions
 
-    def on_share(self, member: int, sealed: bytes) -> list[Action]:
+    def on_share(self, member: int, sealed: bytes, now: float) -> list[Action]:
         """Check a share against the commitments; with enough of them, compute the mask sum they stand for.
 
         Raises:
             MalformedError, RefusedError: not a right share of that member for this set.
         """
         frame = self._unsealed(member, sealed, 1024)
-        share = read_message(frame, Share, self._context.fleet, self._context.trust.candidate_key)
+        share = read_message(frame, Share, self._context.fleet, self._context.trust.candidate_at(now))
         if (share.sender, share.plan, share.set) != (member, self._plan_hash, self._set_hash) or share.lost == member:
             raise RefusedError(f"member {member}: a share of another member, plan or set")
         if share.lost != self.suspect and share.lost not in self.outstanding():

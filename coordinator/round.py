@@ -253,9 +253,9 @@ class Round:
             case "upload" if at.round_number == self.plan.round and self._collecting(now):
                 return self._uploads.on_chunk(at.device, at.chunk, payload, now)
             case "masksum" if self._opening and at.round_number == self.plan.round:
-                return self._opening.on_mask_sum(at.device, payload)
+                return self._opening.on_mask_sum(at.device, payload, now)
             case "share" if self._opening and at.round_number == self.plan.round:
-                return self._opening.on_share(at.device, payload)
+                return self._opening.on_share(at.device, payload, now)
             case "decline" if at.round_number == self.plan.round:
                 return self._on_decline(at.device, payload)
         return []

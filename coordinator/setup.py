@@ -180,25 +180,25 @@ class Setup:
             return []
         match at.kind:
             case "card":
-                liar = self._on_card(at, payload, call)
+                liar = self._on_card(at, payload, call, now)
                 if liar:
                     return self._fail({at.device}, liar, now)
             case "key":
-                liar = self._on_key(at, payload, call)
+                liar = self._on_key(at, payload, call, now)
                 if liar:
                     return self._fail({at.device}, liar, now)
             case "share":
-                self._on_box(at, payload)
+                self._on_box(at, payload, now)
             case "ready":
-                self._on_ready(at, payload, call)
+                self._on_ready(at, payload, call, now)
             case "complaint":
                 return self._on_complaint(payload, call, now)
         return self._check_deadlines(now)
 
-    def _on_card(self, at: Parsed, payload: bytes, call: Call) -> str:
+    def _on_card(self, at: Parsed, payload: bytes, call: Call, now: float) -> str:
         """Hold a card; what is wrong with it if its owner lies."""
         frame = Frame.from_bytes(payload)
-        card = read_message(frame, Card, self._context.fleet, self._context.trust.candidate_key)
+        card = read_message(frame, Card, self._context.fleet, self._context.trust.candidate_at(now))
         candidates = self._context.documents().committee.candidates()
         if (card.sender, card.epoch, card.committee) != (at.device, call.epoch, call.committee):
             raise MalformedError("a card of another candidate or attempt")
@@ -212,14 +212,14 @@ class Setup:
         self._cards[card.sender] = (card_hash, card)
         return ""
 
-    def _on_key(self, at: Parsed, payload: bytes, call: Call) -> str:
+    def _on_key(self, at: Parsed, payload: bytes, call: Call, now: float) -> str:
         """Hold a dealer's key once all its chunks are here; what is wrong with it if the dealer lies."""
         limit = ceremony.largest_key(call.rounds)
         data = self._inbox.offer(at.device, at.chunk, payload, limit)
         if data is None:
             return ""
         frame = Frame.from_bytes(data, limit)
-        key = read_message(frame, CommitteeKey, self._context.fleet, self._context.trust.candidate_key)
+        key = read_message(frame, CommitteeKey, self._context.fleet, self._context.trust.candidate_at(now))
         if key.sender != at.device or key.epoch != call.epoch:
             raise MalformedError("a key of another dealer or attempt")
         if self._list is None or key.sender not in dict(self._list[1].hashes()):
@@ -240,14 +240,14 @@ class Setup:
         self._key_frames[key.sender] = data
         return ""
 
-    def _on_box(self, at: Parsed, payload: bytes) -> None:
-        box = read_message(Frame.from_bytes(payload), Box, self._context.fleet, self._context.trust.candidate_key)
+    def _on_box(self, at: Parsed, payload: bytes, now: float) -> None:
+        box = read_message(Frame.from_bytes(payload), Box, self._context.fleet, self._context.trust.candidate_at(now))
         if (box.sender, box.to, box.epoch) == (at.device, at.to, at.epoch):
             self._boxes[box.sender, box.to] = (box.list, box.key)
 
-    def _on_ready(self, at: Parsed, payload: bytes, call: Call) -> None:
+    def _on_ready(self, at: Parsed, payload: bytes, call: Call, now: float) -> None:
         frame = Frame.from_bytes(payload, LARGEST_TRANSCRIPT)
-        key = self._context.trust.candidate_key(at.device)
+        key = self._context.trust.candidate_at(now)(at.device)
         if frame.only_signer() != at.device or key is None or not frame.signed_by(at.device, key, self._context.fleet):
             raise MalformedError("a transcript that its member did not sign")
         if read(frame, Transcript).epoch != call.epoch:
@@ -257,7 +257,7 @@ class Setup:
     def _on_complaint(self, payload: bytes, call: Call, now: float) -> list[Action]:
         """Open what the complaint shows; the liar is left out of the next attempt."""
         context = self._context
-        complaint = read_message(Frame.from_bytes(payload), Complaint, context.fleet, context.trust.candidate_key)
+        complaint = read_message(Frame.from_bytes(payload), Complaint, context.fleet, context.trust.candidate_at(now))
         if self._list is None or complaint.epoch != call.epoch:
             raise RefusedError("a complaint about another attempt")
         members = [member for member, _ in self._list[1].hashes()]
@@ -281,7 +281,7 @@ class Setup:
         call = self._call
         assert call is not None
         if self._list is None:
-            wanted = self._wanted()
+            wanted = self._wanted(now)
             if wanted <= set(self._cards):
                 return self._publish_list(wanted, call, now)
             if now < call.cards_by:
@@ -297,10 +297,10 @@ class Setup:
             return self._fail(*self._who_is_missing(members), now)
         return []
 
-    def _wanted(self) -> set[int]:
-        """Every candidate but those that did not get ready last time, while enough are left."""
+    def _wanted(self, now: float) -> set[int]:
+        """Every certified candidate but those that did not get ready last time, while enough are left."""
         documents = self._context.documents()
-        candidates = set(documents.committee.candidates())
+        candidates = set(self._context.trust.candidates(now))
         wanted = candidates - set(indices(self._attempt.left_out))
         return wanted if len(wanted) >= documents.policy.committee_min else candidates
 

@@ -80,7 +80,7 @@ class Dealer:
             MalformedError, RefusedError: a call that is not the coordinator's, or breaks the policy or an order.
         """
         context, trust = self._context, self._context.trust
-        call = read_message(Frame.from_bytes(data), Call, context.fleet, trust.coordinator_key)
+        call = read_message(Frame.from_bytes(data), Call, context.fleet, trust.coordinator_at(now))
         known = self._sheets.attempts.get(call.epoch)
         if known is not None and known.call == data:
             return []
@@ -89,8 +89,8 @@ class Dealer:
             why = "the vault was put back from a copy, and may have answered this call"
             return [*self._sheets.raise_highest(call.epoch), Note("sits-out", {"epoch": call.epoch, "why": why})]
         candidates = trust.committee.candidates() if trust.committee else {}
-        if context.index not in candidates:
-            raise RefusedError("called, but no candidate")
+        if context.index not in trust.candidates(now):
+            raise RefusedError("called, but no certified candidate")
         others = [index for index in candidates if index != context.index]
         pairs = [new_key(context.draw) for _ in others]
         nonce = context.draw(32)
@@ -200,7 +200,7 @@ class Dealer:
         """Hold a candidate's card; one's own tells whether this vault is a restored copy."""
         context, trust = self._context, self._context.trust
         frame = Frame.from_bytes(data)
-        card = read_message(frame, Card, context.fleet, trust.candidate_key)
+        card = read_message(frame, Card, context.fleet, trust.candidate_at(now))
         if card.sender != sender:
             raise MalformedError("a card on another's topic")
         if sender == context.index:
@@ -237,7 +237,7 @@ class Dealer:
         """Hold the list that defines T; deal to it once every card of it is here."""
         context = self._context
         frame = Frame.from_bytes(data)
-        cards = read_message(frame, CardList, context.fleet, context.trust.coordinator_key)
+        cards = read_message(frame, CardList, context.fleet, context.trust.coordinator_at(now))
         if self._call is None or cards.epoch != self._call.epoch:
             raise RefusedError("a list of another attempt")
         if self._list is not None:
@@ -259,7 +259,7 @@ class Dealer:
         if data is None:
             return []
         frame = Frame.from_bytes(data, limit)
-        key = read_message(frame, CommitteeKey, self._context.fleet, self._context.trust.candidate_key)
+        key = read_message(frame, CommitteeKey, self._context.fleet, self._context.trust.candidate_at(now))
         if key.sender != sender or key.epoch != self._call.epoch:
             raise RefusedError("a key of another dealer or attempt")
         self._keys[sender] = (frame.hash(self._context.fleet), key)
@@ -268,7 +268,7 @@ class Dealer:
     def on_box(self, data: bytes, sender: int, now: float) -> list[Action]:
         """Hold a dealer's box for this member."""
         context = self._context
-        box = read_message(Frame.from_bytes(data), Box, context.fleet, context.trust.candidate_key)
+        box = read_message(Frame.from_bytes(data), Box, context.fleet, context.trust.candidate_at(now))
         if self._call is None or box.sender != sender or box.to != context.index or box.epoch != self._call.epoch:
             raise RefusedError("a box of another dealer, member or attempt")
         self._boxes[sender] = (data, box)

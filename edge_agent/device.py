@@ -235,7 +235,7 @@ class Device:
             return []
         match at.name:
             case "receipt":
-                key_of = self.context.trust.coordinator_key
+                key_of = self.context.trust.coordinator_at(now)
                 receipt = read_message(Frame.from_bytes(data), Receipt, self.context.fleet, key_of)
                 return self.participant.on_receipt(receipt, now)
             case "survivors":
@@ -243,7 +243,7 @@ class Device:
             case "request":
                 return [*self.member.on_request(data, now)]
             case _:
-                return [*self.member.on_blame(data)]
+                return [*self.member.on_blame(data, now)]
 
     def _hold_result(self, round_number: int, payload: bytes) -> list[DeviceAction]:
         """Until the documents are here with which to judge it; as many as the coordinator retains."""
@@ -252,10 +252,10 @@ class Device:
             del self._results[old]
         return []
 
-    def _on_result(self, payload: bytes, policy: Policy) -> list[DeviceAction]:
+    def _on_result(self, payload: bytes, policy: Policy, now: float) -> list[DeviceAction]:
         """Remember the step it made; the newest one moves the live model and ends its round."""
         frame = Frame.from_bytes(payload)
-        result = read_message(frame, Result, self.context.fleet, self.context.trust.coordinator_key)
+        result = read_message(frame, Result, self.context.fleet, self.context.trust.coordinator_at(now))
         result_hash, seen = frame.hash(self.context.fleet), self.seen
         model_hash = self.context.trust.hash_of("model") or b""
         if result.round <= seen.round and seen.model != model_hash:
@@ -292,12 +292,12 @@ class Device:
             return [*actions]
         name, data = done
         try:
-            return [*actions, *self._take(name, data)]
+            return [*actions, *self._take(name, data, now)]
         except HushfleetError as error:
             self._fetcher.rest(name, now)
             return [*actions, self._refused(topic, error)]
 
-    def _take(self, name: Hashable, data: bytes) -> list[Action]:
+    def _take(self, name: Hashable, data: bytes, now: float) -> list[Action]:
         trust = self.context.trust
         match name:
             case ("document", str(document), _):
@@ -310,14 +310,15 @@ class Device:
             case ("model", "snapshot", int(version)) if trust.model:
                 return self.live.on_snapshot(version, data, trust.model)
             case ("model", "delta", _) if trust.model and trust.policy:
-                return self.live.on_delta(data, trust.model, trust.policy, self.context.fleet, trust.coordinator_key)
+                key_of = trust.coordinator_at(now)
+                return self.live.on_delta(data, trust.model, trust.policy, self.context.fleet, key_of)
         return []
 
     # Going on with what has become possible.
 
     def _advance(self, now: float) -> list[DeviceAction]:
         """Documents first, then calls, the plan, the model, training: each as far as it can go now."""
-        actions: list[DeviceAction] = [*self.documents.advance(now), *self._advance_results()]
+        actions: list[DeviceAction] = [*self.documents.advance(now), *self._advance_results(now)]
         state = self.context.trust.state(now)
         if state == READY:
             actions += self._advance_calls(now)
@@ -325,18 +326,19 @@ class Device:
             actions += self._advance_model(now)
             actions += self.participant.advance(now)
         elif state in (STALE, UPGRADE):
-            actions += self._decline_plan(STALE_FLEET if state == STALE else UPGRADE_NEEDED, state)
+            actions += self._decline_plan(STALE_FLEET if state == STALE else UPGRADE_NEEDED, state, now)
         return actions
 
-    def _advance_results(self) -> list[DeviceAction]:
+    def _advance_results(self, now: float) -> list[DeviceAction]:
         trust = self.context.trust
         actions: list[DeviceAction] = []
-        if trust.committee is None or trust.policy is None or trust.model is None:
+        # Held while the coordinator's certificate is not valid: a clock that jumps loses nothing.
+        if trust.coordinator(now) is None or trust.policy is None or trust.model is None:
             return actions
         self.live.use(trust.model, trust.hash_of("model") or b"")
         for number in sorted(self._results):
             try:
-                actions += self._on_result(self._results.pop(number), trust.policy)
+                actions += self._on_result(self._results.pop(number), trust.policy, now)
             except HushfleetError as error:
                 actions.append(self._refused(self.context.topics.result(number), error))
         return actions
@@ -363,7 +365,7 @@ class Device:
         """Verify a plan and hand it to the roles; wait while a document or the transcript is still on its way."""
         trust = self.context.trust
         frame = Frame.from_bytes(data)
-        plan = read_message(frame, Plan, self.context.fleet, trust.coordinator_key)
+        plan = read_message(frame, Plan, self.context.fleet, trust.coordinator_at(now))
         plan_hash = frame.hash(self.context.fleet)
         if plan.until <= trust.time(now):
             raise RefusedError(f"the plan of round {plan.round} is past")
@@ -377,7 +379,7 @@ class Device:
             return self._fetch_transcript(plan, now)
         self._settled_plan = data
         try:
-            verified = check_plan(plan, plan_hash, data, trust, self._transcript[1])
+            verified = check_plan(plan, plan_hash, data, trust, self._transcript[1], now)
         except PlanRefusedError as refusal:
             return self.participant.decline(plan.round, plan_hash, refusal.reason, str(refusal))
         return self._on_verified(verified, now)
@@ -397,13 +399,13 @@ class Device:
             *self.participant.on_plan(verified, now),
         ]
 
-    def _decline_plan(self, reason: int, why: str) -> list[DeviceAction]:
+    def _decline_plan(self, reason: int, why: str, now: float) -> list[DeviceAction]:
         if self._plan_frame == self._settled_plan:
             return []
         self._settled_plan = self._plan_frame
         try:
             frame = Frame.from_bytes(self._plan_frame)
-            plan = read_message(frame, Plan, self.context.fleet, self.context.trust.coordinator_key)
+            plan = read_message(frame, Plan, self.context.fleet, self.context.trust.coordinator_at(now))
         except HushfleetError as error:
             return [self._refused(self.context.topics.plan(), error)]
         return self.participant.decline(plan.round, frame.hash(self.context.fleet), reason, why)

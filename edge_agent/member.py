@@ -111,7 +111,7 @@ class Member:
         """
         context = self._context
         frame = Frame.from_bytes(data, LARGEST_SURVIVORS)
-        survivors = read_message(frame, Survivors, context.fleet, context.trust.coordinator_key)
+        survivors = read_message(frame, Survivors, context.fleet, context.trust.coordinator_at(now))
         verified, set_hash = self._current(survivors.plan, now), frame.hash(context.fleet)
         plan = verified.plan
         if self._answer is not None and self._answer.round >= plan.round:
@@ -181,7 +181,7 @@ class Member:
             MalformedError, RefusedError: about another set than the recorded one, oneself, or one member too many.
         """
         context = self._context
-        request = read_message(Frame.from_bytes(data), Request, context.fleet, context.trust.coordinator_key)
+        request = read_message(Frame.from_bytes(data), Request, context.fleet, context.trust.coordinator_at(now))
         verified, answer = self._current(request.plan, now), self._answer
         if answer is None or (answer.plan, answer.set) != (request.plan, request.set):
             raise RefusedError("a recovery for a set that this member has not recorded")
@@ -203,14 +203,14 @@ class Member:
 
     # Blame of another member.
 
-    def on_blame(self, data: bytes) -> list[Action]:
+    def on_blame(self, data: bytes, now: float) -> list[Action]:
         """Judge the coordinator's evidence against a member; what is done about it is the owners' to decide.
 
         Raises:
             MalformedError, RefusedError: it proves nothing.
         """
         context, trust = self._context, self._context.trust
-        blame = read_message(Frame.from_bytes(data, len(data)), Blame, context.fleet, trust.coordinator_key)
+        blame = read_message(Frame.from_bytes(data, len(data)), Blame, context.fleet, trust.coordinator_at(now))
         if self._plan is None or self._plan.hash != blame.plan:
             raise RefusedError("a blame about another plan than the newest verified here")
         verdict = judge_blame(blame, self._plan.plan, self._plan.hash, self._plan.transcript, trust, context.fleet)

@@ -92,7 +92,7 @@ class Participant:
         certificate = self._context.trust.certificate
         if certificate is None or not certificate.cert.roles & PARTICIPANT:
             return False
-        return certificate.cert.not_before <= self._context.trust.time(now) <= certificate.cert.not_after
+        return certificate.cert.valid_at(self._context.trust.time(now))
 
     # Before training.
 

@@ -88,7 +88,9 @@ def check_transcript(transcript: Transcript, policy: Policy, opens: int) -> None
         raise PlanRefusedError(POLICY, "the epoch is longer than the policy allows")
 
 
-def check_plan(plan: Plan, plan_hash: bytes, frame: bytes, trust: Trust, transcript: Transcript) -> VerifiedPlan:
+def check_plan(
+    plan: Plan, plan_hash: bytes, frame: bytes, trust: Trust, transcript: Transcript, now: float
+) -> VerifiedPlan:
     """Everything about a signed plan that does not depend on this device's own past.
 
     Args:
@@ -97,6 +99,7 @@ def check_plan(plan: Plan, plan_hash: bytes, frame: bytes, trust: Trust, transcr
         frame: its bytes.
         trust: in state ready; its documents are those of the newest manifest.
         transcript: verified, and the one that the plan names by hash.
+        now: the device's clock.
 
     Raises:
         PlanRefusedError: with the reason for a decline.
@@ -114,7 +117,7 @@ def check_plan(plan: Plan, plan_hash: bytes, frame: bytes, trust: Trust, transcr
     if plan.model not in policy.models:
         raise PlanRefusedError(POLICY, "the policy does not allow this model spec")
     check_transcript(transcript, policy, plan.opens)
-    _check_members(transcript, trust)
+    _check_members(transcript, trust, now)
     k = transcript.round_index(plan.round)
     committee_size = len(transcript.committee_indices())
     if plan.epoch != transcript.epoch or plan.until > transcript.not_after:
@@ -125,10 +128,10 @@ def check_plan(plan: Plan, plan_hash: bytes, frame: bytes, trust: Trust, transcr
     return VerifiedPlan(plan, plan_hash, frame, transcript, policy, model)
 
 
-def _check_members(transcript: Transcript, trust: Trust) -> None:
+def _check_members(transcript: Transcript, trust: Trust, now: float) -> None:
     """The documents may have changed since the transcript was verified, or this device may lag behind its members."""
-    if trust.committee is None or not set(transcript.committee_indices()) <= set(trust.committee.candidates()):
-        raise PlanRefusedError(POLICY, "a member of the plan's committee is no candidate any more")
+    if not set(transcript.committee_indices()) <= set(trust.candidates(now)):
+        raise PlanRefusedError(POLICY, "a member of the plan's committee is no certified candidate any more")
     if trust.pair < (transcript.root, transcript.manifest):
         raise PlanRefusedError(STALE_FLEET, "the plan's committee knows a newer manifest than this device")
 

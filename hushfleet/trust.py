@@ -13,6 +13,7 @@ from hushfleet.wire import canonical
 from hushfleet.wire.documents import (
     LARGEST_ROOT_OR_MANIFEST,
     PROTOCOL,
+    Cert,
     Certificate,
     CommitteeDocument,
     Date,
@@ -25,7 +26,7 @@ from hushfleet.wire.documents import (
     Root,
     Roster,
 )
-from hushfleet.wire.framing import Frame, read, signed_bytes, verify
+from hushfleet.wire.framing import Frame, KeyOf, read, signed_bytes, verify
 
 LARGEST_STEP = 1_000
 _TIME = "trust/time"
@@ -33,7 +34,8 @@ READY, WAITING, STALE, UPGRADE = "ready", "waiting-for-documents", "stale-fleet"
 REMEDIES = {
     WAITING: "the fleet's documents are not on the broker; start the coordinator, which publishes them, and look into "
     "its status",
-    STALE: "the owners' signatures have run out, or this clock is wrong; sign again with hushfleet fleet sign",
+    STALE: "the owners' signatures have run out, or the coordinator's certificate has, or this clock is wrong; sign "
+    "again with hushfleet fleet sign, or renew it with hushfleet fleet renew",
     UPGRADE: "the fleet speaks a newer protocol; upgrade hushfleet here",
 }
 """What a person does about a state in which nothing goes on."""
@@ -130,6 +132,8 @@ class Trust:
             return UPGRADE
         if self.root is None or self.manifest is None or self.manifest.root != self.root.version or self.missing():
             return WAITING
+        if self.committee is not None and self.coordinator(now) is None:
+            return STALE
         return READY if self.time(now) <= self.valid_until() else STALE
 
     def missing(self) -> list[Entry]:
@@ -166,13 +170,33 @@ class Trust:
         """The firmware profiles of the newest manifest, if it lists them and they are here."""
         return self._document("profile", Profiles)
 
+    def coordinator(self, now: float) -> Cert | None:
+        """The coordinator's certificate, if it is here and valid."""
+        cert = self.committee.coordinator() if self.committee else None
+        return cert if cert and cert.valid_at(self.time(now)) else None
+
+    def candidates(self, now: float) -> dict[int, Cert]:
+        """The committee candidates that are neither revoked nor out of their certificate's dates, by index."""
+        candidates, time = self.committee.candidates() if self.committee else {}, self.time(now)
+        return {index: cert for index, cert in candidates.items() if cert.valid_at(time)}
+
+    def coordinator_at(self, now: float) -> KeyOf:
+        """By which key a message of the coordinator is judged now."""
+        cert = self.coordinator(now)
+        return lambda index: cert.key if cert and cert.index == index else None
+
+    def candidate_at(self, now: float) -> KeyOf:
+        """By which key a message of a committee candidate is judged now."""
+        candidates = self.candidates(now)
+        return lambda index: candidates[index].key if index in candidates else None
+
     def coordinator_key(self, index: int) -> bytes | None:
-        """The coordinator's key if `index` is the coordinator's."""
+        """The coordinator's key whatever the date, to judge what it once said."""
         cert = self.committee.coordinator() if self.committee else None
         return cert.key if cert and cert.index == index else None
 
     def candidate_key(self, index: int) -> bytes | None:
-        """The key of a committee candidate that is not revoked."""
+        """The key of a candidate that is not revoked, whatever the date, to judge what it once said."""
         cert = self.committee.candidates().get(index) if self.committee else None
         return cert.key if cert else None
 

@@ -151,6 +151,10 @@ class Cert(Table):
         if (len(self.seal) == 32) != bool(self.roles & COORDINATOR) or len(self.seal) not in (0, 32):
             raise MalformedError("cert: exactly the coordinator has one sealing key")
 
+    def valid_at(self, time: float) -> bool:
+        """Whether `time` lies within its dates, both included."""
+        return self.not_before <= time <= self.not_after
+
 
 @dataclass(frozen=True, slots=True)
 class Certificate(Document):

@@ -208,4 +208,4 @@ def test_a_blame_about_no_plan_or_another_one_proves_nothing() -> None:
             world.run(world.noted(0, event))
             world.run_for(0.5)
         with pytest.raises(RefusedError, match="another plan than the newest verified here"):
-            world.device(MEMBER).member.on_blame(frame.to_bytes())
+            world.device(MEMBER).member.on_blame(frame.to_bytes(), world.now)

@@ -26,8 +26,10 @@ TRANSCRIPT = Transcript.from_body(SETUP.transcript.body)
 CERTS = [credential.cert for credential in OWNED.credentials.values()]
 
 
-def check(plan: Plan = PLAN, transcript: Transcript = TRANSCRIPT, trust: Trust | None = None) -> int:
-    verified_plan = check_plan(plan, FRAME.hash(FLEET), FRAME.to_bytes(), trust or verified(), transcript)
+def check(
+    plan: Plan = PLAN, transcript: Transcript = TRANSCRIPT, trust: Trust | None = None, now: float = PLAN.opens
+) -> int:
+    verified_plan = check_plan(plan, FRAME.hash(FLEET), FRAME.to_bytes(), trust or verified(), transcript, now)
     assert verified_plan.committee() == list(zip(MEMBERS, _points(plan), strict=True))
     return verified_plan.k
 
@@ -109,7 +111,7 @@ def test_a_member_revoked_since_its_transcript_was_verified_serves_no_more() -> 
         OWNER.sign_manifest(listed.values(), version=13, issued=ISSUED + 8, not_after=ISSUED + 86_400).to_bytes()
     )
     trust.offer_document("committee", committee.to_bytes())
-    with pytest.raises(PlanRefusedError, match="no candidate any more"):
+    with pytest.raises(PlanRefusedError, match="no certified candidate any more"):
         check(trust=trust)
 
 

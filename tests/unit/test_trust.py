@@ -587,3 +587,59 @@ def test_a_revoked_candidate_is_none() -> None:
     assert party.trust.candidate_key(2) == CERTS[1].key
     assert party.trust.candidate_key(1) is None, "the coordinator is no candidate"
     assert party.trust.coordinator_key(2) is None
+
+
+# ---- certificates' dates
+
+
+def dated(first: int, last: int, index: int = 1) -> Party:
+    """A party whose committee document certifies one of them from `first` to `last`, issued at NOW."""
+    certs = [replace(cert, not_before=first, not_after=last) if cert.index == index else cert for cert in CERTS]
+    frames = documents(1) | {"committee": OWNER.committee_document(certs, version=1, issued=NOW)}
+    party = Party()
+    listed = OWNER.sign_manifest(frames.values(), version=1, issued=NOW, not_after=NOW + 30 * DAY)
+    party.take(ROOT, listed, *frames.values())
+    return party
+
+
+@pytest.mark.parametrize(
+    ("at", "valid"), [(99, False), (100, True), (101, True), (199, True), (200, True), (201, False)]
+)
+def test_coordinator_and_candidates_are_heard_within_their_dates(at: int, valid: bool) -> None:
+    trust = dated(NOW + 100, NOW + 200).trust
+    assert trust.coordinator_at(NOW + at)(1) == (CERTS[0].key if valid else None)
+    assert (trust.coordinator(NOW + at) is not None) == valid
+    assert trust.state(NOW + at) == (READY if valid else STALE)
+    trust = dated(NOW + 100, NOW + 200, index=3).trust
+    assert trust.candidate_at(NOW + at)(3) == (CERTS[2].key if valid else None)
+    assert set(trust.candidates(NOW + at)) == ({2, 3, 4} if valid else {2, 4})
+    # A candidate that is out of its dates is no reason to stop.
+    assert (trust.state(NOW + at), trust.candidate_at(NOW + at)(2)) == (READY, CERTS[1].key)
+
+
+def test_only_the_coordinator_speaks_as_one_and_only_candidates_as_candidates() -> None:
+    trust = settled(1).trust
+    assert [trust.coordinator_at(NOW)(index) for index in (1, 2, 5, 9)] == [CERTS[0].key, None, None, None]
+    assert [trust.candidate_at(NOW)(index) is None for index in (1, 2, 5, 9)] == [True, False, True, True]
+    assert Party().trust.coordinator_at(NOW)(1) is None
+    assert Party().trust.candidate_at(NOW)(2) is None
+
+
+def test_a_clock_that_is_behind_sees_no_certificate_as_still_to_come() -> None:
+    """Whoever signed the document at that time had a clock that was there already."""
+    party = dated(NOW, NOW + 200)
+    for clock in (0, NOW - YEAR, NOW - 1):
+        assert party.trust.state(clock) == READY
+        assert party.trust.coordinator_at(clock)(1) == CERTS[0].key
+
+
+def test_a_clock_that_jumps_ahead_and_back_changes_nothing() -> None:
+    party = dated(NOW, NOW + 200)
+    records = dict(party.records.data)
+    for _ in range(2):
+        assert party.trust.state(NOW + 10 * YEAR) == STALE
+        assert party.trust.coordinator_at(NOW + 10 * YEAR)(1) is None
+        assert party.trust.state(NOW) == READY
+        assert party.trust.coordinator_at(NOW)(1) == CERTS[0].key
+        assert party.records.data == records
+        party.restart()
