@@ -76,7 +76,8 @@ class Member:
         if upto <= self._ended:
             return []
         self._ended = upto
-        return [*self._sheets.erase_rounds(upto), *self._erase_sum(upto)]
+        actions = self._sheets.erase_rounds(upto)
+        return [*actions, *self._erase_sum(upto)]
 
     def _erase_sum(self, upto: int) -> list[Action]:
         if self._answer is None or self._answer.round > upto or not self._answer.sum:

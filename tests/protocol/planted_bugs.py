@@ -142,8 +142,8 @@ BUGS: dict[str, Bug] = {
     ),
     "retained-not-republished": Bug(
         "coordinator.conductor",
-        "actions = [*retained(store), *self.advance(now)]",
-        "actions = self.advance(now)",
+        "[*retained(store), *self.advance(now)]",
+        "[*self.advance(now)]",
     ),
 }
 
