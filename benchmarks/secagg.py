@@ -136,7 +136,7 @@ def remarks(sides: dict[str, Any]) -> list[str]:
         f"a member sends {ours['member_bytes_up']:,.0f} bytes and gets {ours['member_bytes_down']:,.0f}",
         f"two threads over one, by the clock: a member {ours['member_speed_up']:.2f}, hashing alone"
         f" {ours['hashing_speed_up']:.2f}; a member's are judged from {TWO_CORES} of hashing on",
-        f"a client's floor without rounding, checksum and verifying: {floor['masking_seconds'] * 1e3:.2f} ms",
+        "a client's floor, ms: " + ", ".join(f"{name} {seconds * 1e3:.2f}" for name, seconds in floor.items()),
     ]
 
 

@@ -52,19 +52,41 @@ class Round:
 
     def client(self) -> None:
         """Verify the plan and two receipts; round, check-sum, hash, make a point, add c masks, hash again, sign."""
+        for part in self.client_parts().values():
+            part()
+
+    def client_parts(self) -> dict[str, Callable[[], None]]:
+        """What a client cannot do without, by its name."""
+        return {
+            "signatures": self.signatures,
+            "rounding": self.rounding,
+            "checksum": self.checksum,
+            "hashing": self.hashing,
+            "multiplications": self.multiplications,
+            "keystreams": self.keystreams,
+        }
+
+    def signatures(self) -> None:
+        """A plan's and two receipts' are verified, one is made."""
         for _ in range(1 + RECEIPTS):
             self.verify()
-        self.encode()
-        self.masking()
+        bindings.crypto_sign(self.packed[:SIGNED], self.secret)
 
-    def masking(self) -> None:
-        """Only what is left of the client without what it verifies and without rounding and checksum."""
-        blake2b(self.pack(self.vector)).digest()
+    def hashing(self) -> None:
+        """The vector is packed and hashed before masking and after it."""
+        for _ in range(2):
+            blake2b(self.pack(self.vector)).digest()
+
+    def multiplications(self) -> None:
+        """A point of one's own, and one shared with each member."""
         bindings.crypto_scalarmult_ed25519_base_noclamp(self.scalar)
         for _ in range(MEMBERS):
-            self.mask()
-        blake2b(self.pack(self.vector)).digest()
-        bindings.crypto_sign(self.packed[:SIGNED], self.secret)
+            self.shared_seed()
+
+    def keystreams(self) -> None:
+        """A mask for each member is made and added."""
+        for _ in range(MEMBERS):
+            self.add_keystream(self.packed[:32])
 
     def member(self) -> None:
         """For one survivor: verify its claim, multiply, expand, add."""
@@ -95,20 +117,27 @@ class Round:
 
     def mask(self) -> None:
         """One shared point, its seed's keystream, its sum."""
-        seed = blake2b(bindings.crypto_scalarmult_ed25519_noclamp(self.scalar, self.point), digest_size=32).digest()
+        self.add_keystream(self.shared_seed())
+
+    def shared_seed(self) -> bytes:
+        """A multiplication and a hash."""
+        point = bindings.crypto_scalarmult_ed25519_noclamp(self.scalar, self.point)
+        return blake2b(point, digest_size=32).digest()
+
+    def add_keystream(self, seed: bytes) -> None:
+        """One seed's keystream in the sum."""
         for start in range(0, self.words, CHUNK):
             part = self.total[start : start + CHUNK]
             stream = bindings.randombytes_buf_deterministic(2 * len(part), seed)
             np.add(part, np.frombuffer(stream, np.uint16), out=part)
         bindings.randombytes_buf_deterministic(8 * TAIL, seed)
 
-    def encode(self) -> None:
-        """Randomness for every coordinate, rounding, the checksum over all."""
+    def rounding(self) -> None:
+        """Randomness for every coordinate, and rounding by it."""
         for start in range(0, self.words, CHUNK // 8):
             part = self.update[start : start + CHUNK // 8]
             noise = np.frombuffer(bindings.randombytes_buf_deterministic(8 * len(part), self.secret[:32]), np.uint64)
             self.vector[start : start + CHUNK // 8] = np.floor(part + noise * 2.0**-64).astype(np.uint16)
-        self.checksum()
 
     def checksum(self) -> None:
         """The inner product with a keystream of 64-bit words."""
@@ -145,7 +174,7 @@ def measure(devices: int, parameters: int) -> dict[str, dict[str, float]]:
         "bytes_down": 2 * made.words,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
-    return {"figures": figures, "details": {"masking_seconds": _seconds(made.masking)}}
+    return {"figures": figures, "details": {name: _seconds(part) for name, part in made.client_parts().items()}}
 
 
 def _seconds(work: Callable[[], None], repetitions: int = 101) -> float:

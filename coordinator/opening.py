@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 
 from coordinator.context import Context
 from coordinator.epochs import Epoch
-from hushfleet.actions import Action, Erase, Note, Save, Store
+from hushfleet.actions import Action, Erase, Note, Publish, Save, Store
 from hushfleet.errors import RefusedError
 from hushfleet.evidence import recomputed
 from hushfleet.hashing import digest
+from hushfleet.mqtt.inbox import payloads
 from hushfleet.secagg import committee, group, sharing
 from hushfleet.wire.documents import Policy
 from hushfleet.wire.framing import Frame, read_message
-from hushfleet.wire.round import Blame, MaskSum, Plan, Request, Share, Survivor, Survivors
+from hushfleet.wire.round import Blame, MaskSum, Plan, Request, Share, Survivors
 
 if TYPE_CHECKING:
     from hushfleet.codec import Opened
@@ -47,7 +48,7 @@ class Opening:
         self._context, self._plan, self._plan_hash, self._epoch = context, plan, plan_hash, epoch
         frame = Frame.from_bytes(set_frame, len(set_frame))
         self.set_frame, self._set_hash = set_frame, frame.hash(context.fleet)
-        self.survivors: tuple[Survivor, ...] = Survivors.from_body(frame.body).survivors()
+        self.survivors = Survivors.from_body(frame.body).indices()
         self._total, self._lanes = total, lanes(plan.tail)
         self._length = vector_length(plan.coords, plan.bits, self._lanes)
         self._answered: set[int] = set()
@@ -76,10 +77,11 @@ class Opening:
 
     def ask(self, members: Iterable[int]) -> list[Action]:
         """Show members the exact survivor set."""
+        topics, chunks = self._context.topics, payloads(self.set_frame, self._context.chunk)
         return [
-            publish
+            Publish(topics.down(member, "survivors", self._plan.round, number), chunk)
             for member in members
-            for publish in self._context.down(member, "survivors", self._plan.round, self.set_frame)
+            for number, chunk in enumerate(chunks)
         ]
 
     # Answers.

@@ -410,7 +410,7 @@ class Round:
         documents, plan = self._context.documents(), self.plan
         version = self.models.current(documents.model, documents.model_hash)
         opening = self._opening
-        included = [survivor.index for survivor in opening.survivors] if opening and outcome == APPLIED else []
+        included = opening.survivors if opening and outcome == APPLIED else []
         result = Result(
             self._context.index,
             self._plan_hash,

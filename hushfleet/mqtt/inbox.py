@@ -9,6 +9,15 @@ from hushfleet.wire.framing import Frame, read_unsigned
 from hushfleet.wire.round import Chunks
 
 
+def payloads(data: bytes, size: int) -> list[bytes]:
+    """What goes out on the topics of chunk 0, 1, 2, …: one message, or a `chunks` header and slices of `size` bytes."""
+    if len(data) <= size:
+        return [data]
+    slices = cut(data, size)
+    header = Chunks(len(data), size, chunk_hashes(slices))
+    return [Frame(Chunks.KIND, header.to_body()).to_bytes(), *slices]
+
+
 def publishes(topic: Callable[[int], str], data: bytes, size: int, retain: bool = False) -> Iterator[Publish]:
     """One message, or a `chunks` header and its slices if `data` exceeds `size` bytes.
 
@@ -18,14 +27,8 @@ def publishes(topic: Callable[[int], str], data: bytes, size: int, retain: bool 
         size: the sender's chunk size, 256 to 61,440.
         retain: whether the broker keeps it.
     """
-    if len(data) <= size:
-        yield Publish(topic(0), data, retain)
-        return
-    slices = cut(data, size)
-    header = Chunks(len(data), size, chunk_hashes(slices))
-    yield Publish(topic(0), Frame(Chunks.KIND, header.to_body()).to_bytes(), retain)
-    for number, piece in enumerate(slices, start=1):
-        yield Publish(topic(number), piece, retain)
+    for number, payload in enumerate(payloads(data, size)):
+        yield Publish(topic(number), payload, retain)
 
 
 def chunk_topics(topic: Callable[[int], str], length: int, size: int) -> list[str]:

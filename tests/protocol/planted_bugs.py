@@ -68,8 +68,8 @@ BUGS: dict[str, Bug] = {
     ),
     "wrong-device-named": Bug(
         "coordinator.round",
-        "[survivor.index for survivor in opening.survivors]",
-        "[survivor.index + 1 for survivor in opening.survivors]",
+        "bitmap(included),",
+        "bitmap([index + 1 for index in included]),",
     ),
     "mask-sum-subtracted-twice": Bug(
         "coordinator.opening",
