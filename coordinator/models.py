@@ -1,7 +1,7 @@
 """The model's versions as the coordinator keeps and publishes them (docs/protocol.md, sections 6 and 11.7). No I/O.
 
-The record `model/live` is the newest version. On the broker stand the last deltas, the last two snapshots and the last
-results: enough for a device that was away for some rounds.
+The record `model/live` is the newest version. On the broker stand the last deltas, the last two snapshots, those of the
+last two key frames, the last results and all since the key frame: enough for any device to get to the newest version.
 """
 
 from collections.abc import Callable
@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from coordinator.context import Context
+from coordinator.encoding import server_step
 from hushfleet.actions import RETAINED, Action, Publish, Save, clear, retain
 from hushfleet.mqtt.inbox import publishes
 from hushfleet.mqtt.topics import Parsed
 from hushfleet.wire.documents import ModelSpec
-from hushfleet.wire.framing import B32, U32, Bytes, Table
-from hushfleet.wire.round import Delta, Plan, Result
+from hushfleet.wire.framing import B32, U32, Bytes, Frame, Table
+from hushfleet.wire.round import APPLIED, KEYFRAME_EVERY, Delta, Plan, Result
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,69 +44,95 @@ class Models:
         self._context = context
         saved = context.store.get(RECORD)
         self._record = _Record.from_body(saved) if saved else None
-        self._flat: NDArray[np.float32] | None = None
+        self._state: NDArray[np.float32] | None = None
 
     def current(self, spec: ModelSpec, spec_hash: bytes) -> tuple[int, bytes]:
         """Version and hash of the newest model of this spec; another spec than before starts at version 0."""
         if self._record is None or self._record.spec != spec_hash:
-            self._record, self._flat = _Record(spec_hash, 0, spec.zero, b""), None
+            self._record, self._state = _Record(spec_hash, 0, spec.zero, b""), None
         return self._record.version, self._record.hash
 
     def flat(self, spec: ModelSpec) -> "NDArray[np.float32]":
         """The newest flat vector, float32, shape (d,); not to be changed."""
+        return self._whole(spec)[: spec.parameters()]
+
+    def _whole(self, spec: ModelSpec) -> "NDArray[np.float32]":
+        """The newest state: the flat vector, and the velocity if there is one; not to be changed."""
         from hushfleet.learning.layers import initial_flat
-        from hushfleet.learning.server import open_snapshot
+        from hushfleet.replay import read_snapshot
 
         assert self._record is not None
-        if self._flat is None and self._record.flat:
-            self._flat = open_snapshot(self._record.flat, spec.parameters(), self._record.hash)
-        elif self._flat is None:
-            self._flat = initial_flat(spec.layers, spec.init)
-        return self._flat
+        record = self._record
+        if self._state is None and record.flat:
+            self._state = read_snapshot(record.flat, spec.parameters(), record.version, record.hash)
+        elif self._state is None:
+            self._state = initial_flat(spec.layers, spec.init)
+        return self._state
 
-    def apply(self, opened: "Opened", plan: Plan, plan_hash: bytes, spec: ModelSpec) -> tuple[list[Action], bytes]:
+    def apply(
+        self, opened: "Opened", plan: Plan, plan_hash: bytes, survivors: list[int], spec: ModelSpec
+    ) -> tuple[list[Action], bytes]:
         """Make the next version from an opened sum, as every device will; the actions for it, and the delta's hash.
 
         Raises:
-            RefusedError: the new model would hold NaN or infinity; nothing has changed.
+            MalformedError, RefusedError: the sum is one that devices would refuse, or the new model would hold NaN or
+                infinity; nothing has changed.
         """
-        from hushfleet.codec import apply_delta, pack_opened
-        from hushfleet.learning.server import model_hash, snapshot
+        from hushfleet.codec import pack_opened
+        from hushfleet.learning.server import snapshot
+        from hushfleet.replay import replay
 
         context, record = self._context, self._record
         assert record is not None
+        rate, momentum = server_step(plan)
         delta = Delta(
             context.index,
             record.version + 1,
             plan_hash,
-            plan.bits,
-            pack_opened(opened.residues, plan.bits),
+            opened.bits,
+            pack_opened(opened.residues, opened.bits),
             plan.step,
             opened.weight,
-            1.0,
+            rate,
+            plan.codec,
+            momentum,
         )
-        flat = apply_delta(
-            self.flat(spec), delta.body, bits=delta.bits, step=delta.step, weight=delta.weight, rate=delta.rate
-        )
+        after = replay(self._whole(spec), delta, survivors, spec.parameters(), plan.clip)
         frame = context.frame(delta)
-        self._flat = flat
-        self._record = _Record(record.spec, delta.version, model_hash(flat), snapshot(flat))
-        actions: list[Action] = [Save(RECORD, self._record.to_body())]
-        for kind, data in (("delta", frame.to_bytes()), ("snapshot", self._record.flat)):
-            for publish in publishes(self._topic(delta.version, kind), data, context.chunk):
-                actions += retain(publish)
+        self._state = after.state
+        self._record = _Record(record.spec, delta.version, after.hash(), snapshot(after.state))
+        actions: list[Action] = [
+            Save(RECORD, self._record.to_body()),
+            *self._publish("delta", delta.version, frame.to_bytes()),
+        ]
+        if after.snapshot:
+            actions += self._publish("snapshot", delta.version, after.snapshot)
         return [*actions, *self._clear_old(delta.version)], frame.hash(context.fleet)
+
+    def offer_base(self) -> list[Action]:
+        """Before a plan of the plain codec: its base is there as a snapshot, whatever codec made it."""
+        record = self._record
+        if record is None or not record.version:
+            return []
+        if self._context.store.get(RETAINED + self._topic(record.version, "snapshot")(0)) is not None:
+            return []
+        return self._publish("snapshot", record.version, record.flat)
+
+    def _publish(self, kind: str, version: int, data: bytes) -> list[Action]:
+        messages = publishes(self._topic(version, kind), data, self._context.chunk)
+        return [action for publish in messages for action in retain(publish)]
 
     def _topic(self, version: int, kind: str) -> Callable[[int], str]:
         names = self._context.topics
         return lambda chunk: names.model(version, kind, chunk)
 
     def _clear_old(self, version: int) -> list[Action]:
-        """Take back what only a device that was away for long would miss; it fetches the newest snapshot."""
+        """Take back what only a device that was away for long would miss; it begins at a snapshot."""
         kept = {"delta": DELTAS, "snapshot": SNAPSHOTS}
         actions: list[Action] = []
         for topic, at in self._retained("model/"):
-            if at.version <= version - kept.get(at.name, 0):
+            keyframe = at.name == "snapshot" and not at.version % KEYFRAME_EVERY
+            if at.version <= version - (SNAPSHOTS * KEYFRAME_EVERY if keyframe else kept.get(at.name, 0)):
                 actions += clear(topic)
         return actions
 
@@ -120,9 +147,19 @@ class Models:
         topic = names.result(result.round)
         actions = retain(Publish(topic, self._context.frame(result).to_bytes()))
         held = sorted((at.round_number, old) for old, at in self._retained("result/"))
+        keyframe = result.version - result.version % KEYFRAME_EVERY
         for _, old in held[: max(0, len(held) + 1 - RESULTS)]:
-            actions += clear(old)
+            if not self._makes_version_from(old, keyframe):
+                actions += clear(old)
         return actions
+
+    def _makes_version_from(self, topic: str, keyframe: int) -> bool:
+        """Whether a retained result leads on from the key frame, or to it."""
+        payload = self._context.store.get(RETAINED + topic)
+        if payload is None:
+            return False
+        result = Result.from_body(Frame.from_bytes(payload).body)
+        return result.outcome == APPLIED and result.version >= keyframe
 
     def _retained(self, below: str) -> list[tuple[str, Parsed]]:
         names = self._context.topics

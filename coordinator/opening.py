@@ -23,7 +23,7 @@ from hushfleet.mqtt.inbox import payloads
 from hushfleet.secagg import committee, group, sharing
 from hushfleet.wire.documents import Policy
 from hushfleet.wire.framing import Frame, read_message
-from hushfleet.wire.round import Blame, MaskSum, Plan, Request, Share, Survivors
+from hushfleet.wire.round import PLAIN, Blame, MaskSum, Plan, Request, Share, Survivors
 
 if TYPE_CHECKING:
     from hushfleet.codec import Opened
@@ -215,18 +215,36 @@ class Opening:
 
     # Opening.
 
-    def open(self, policy: Policy) -> "Opened":
-        """The sum of the survivors' updates, when every mask is out; OpeningError if a check fails."""
-        from hushfleet.codec import open_plain
+    def open(self, policy: Policy, parameters: int) -> "Opened":
+        """The sum of the survivors' updates of a model of so many parameters, when every mask is out.
 
-        return open_plain(
+        Raises:
+            OpeningError: a check fails.
+        """
+        from hushfleet.codec import open_plain
+        from hushfleet.encoding.grid import Grid
+        from hushfleet.rotated import open_rotated
+
+        plan, checksum_seed = self._plan, digest("chks", self._plan_hash)
+        if plan.codec == PLAIN:
+            return open_plain(
+                self._total,
+                len(self.survivors),
+                coords=plan.coords,
+                clip=plan.clip,
+                step=plan.step,
+                largest_weight=policy.largest_weight,
+                checksum_seed=checksum_seed,
+            )
+        return open_rotated(
             self._total,
-            len(self.survivors),
-            coords=self._plan.coords,
-            clip=self._plan.clip,
-            step=self._plan.step,
+            self.survivors,
+            grid=Grid(parameters, plan.coords, self._plan_hash),
+            bits=plan.bits,
+            clip=plan.clip,
+            step=plan.step,
             largest_weight=policy.largest_weight,
-            checksum_seed=digest("chks", self._plan_hash),
+            checksum_seed=checksum_seed,
         )
 
     def erase(self) -> list[Action]:

@@ -17,7 +17,7 @@ from hushfleet.errors import HushfleetError, MalformedError, RefusedError
 from hushfleet.mqtt.chunks import Assembly, bitmap
 from hushfleet.plans import picked
 from hushfleet.secagg import group
-from hushfleet.wire.documents import PARTICIPANT, Policy, Roster
+from hushfleet.wire.documents import PARTICIPANT, Device, Policy, Roster
 from hushfleet.wire.framing import Bytes, Flag, Frame, Table, indices, read_unsigned
 from hushfleet.wire.round import (
     ACCEPTED,
@@ -70,12 +70,7 @@ class Uploads:
 
         self._context, self._keep_evidence = context, evidence
         self._plan, self._plan_hash, self._policy = plan, plan_hash, policy
-        revoked = set(indices(roster.revoked))
-        self._devices = {
-            index: device
-            for index, device in roster.by_index().items()
-            if index not in revoked and device.roles & PARTICIPANT
-        }
+        self._devices = participants(roster)
         self.taken = frozenset(
             index
             for index, device in self._devices.items()
@@ -248,6 +243,13 @@ class Uploads:
         headers = [_key(device, "header") for device in self._headers]
         chunks = [_key(device, f"{chunk:05}") for device, held in self._chunks.items() for chunk in held]
         return [Erase(key) for key in (*headers, *chunks, SUM)]
+
+
+def participants(roster: Roster) -> dict[int, Device]:
+    """Every certified participant by roster index."""
+    revoked = set(indices(roster.revoked))
+    entries = roster.by_index().items()
+    return {index: entry for index, entry in entries if index not in revoked and entry.roles & PARTICIPANT}
 
 
 def _survivor(device: int, header: Header) -> Survivor:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 from edge_agent.context import Context
 from edge_agent.dealer import Dealer
 from edge_agent.documents import Documents
-from edge_agent.fetch import Fetcher
-from edge_agent.live_model import LONGEST_CHAIN, LiveModel
+from edge_agent.fetch import REST, Fetcher
+from edge_agent.live_model import LONGEST_CHAIN, RESULTS, LiveModel
 from edge_agent.member import LARGEST_SURVIVORS, Member
 from edge_agent.participant import Participant
 from edge_agent.restoration import Restoration
@@ -89,6 +89,7 @@ class Device:
         self._results: dict[int, bytes] = {}
         self._transcript: tuple[bytes, Transcript] | None = None
         self._scored = 0
+        self._results_asked = 0.0
         self._greeted = False
 
     # Events.
@@ -367,6 +368,8 @@ class Device:
         frame = Frame.from_bytes(data)
         plan = read_message(frame, Plan, self.context.fleet, trust.coordinator_at(now))
         plan_hash = frame.hash(self.context.fleet)
+        if plan.model == trust.hash_of("model"):
+            self.live.expect(plan)
         if plan.until <= trust.time(now):
             raise RefusedError(f"the plan of round {plan.round} is past")
         if plan.round < self.seen.round or (plan.round == self.seen.round and plan_hash != self.seen.plan):
@@ -427,11 +430,20 @@ class Device:
         wanted = self.live.wanted(model)
         if wanted is None:
             return [*self._fetcher.keep_only("model", set()), *self._score()]
+        if wanted.kind == RESULTS:
+            return [*self._fetcher.keep_only("model", set()), *self._ask_results(now)]
         name: Hashable = ("model", wanted.kind, wanted.version)
         return [
             *self._fetcher.keep_only("model", {name}),
             *self._fetcher.want(name, lambda chunk: names.model(wanted.version, wanted.kind, chunk), wanted.limit, now),
         ]
+
+    def _ask_results(self, now: float) -> list[Action]:
+        """Brokers drop messages at a queue limit: have the retained results again, now and then."""
+        if now < self._results_asked + REST:
+            return []
+        self._results_asked = now
+        return [Subscribe(self.context.topics.results())]
 
     def _score(self) -> list[DeviceAction]:
         """Each new live model is scored once on the device's own rows."""

@@ -8,15 +8,16 @@ from hushfleet.actions import Action, Save, Store
 from hushfleet.errors import MalformedError, RefusedError
 from hushfleet.wire.documents import ModelSpec, Policy
 from hushfleet.wire.framing import B32, U32, Bytes, Frame, Table, read_message
-from hushfleet.wire.round import APPLIED, ROLLBACK, Delta, Result
+from hushfleet.wire.round import APPLIED, KEYFRAME_EVERY, PLAIN, ROLLBACK, Delta, Plan, Result, positions
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 RECORD = "model/live"
-LONGEST_CHAIN = 20
-"""Results kept to walk from one version to the next; as many as the coordinator retains."""
+RESULTS = "results"
+LONGEST_CHAIN = 64
+"""Results kept to walk from one version to the next; more than the coordinator retains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class _Record(Table):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to fetch next: `delta` or `snapshot` of a version, of at most so many bytes."""
+    """What to fetch next: `delta` or `snapshot` of a version, of at most so many bytes; or the `results` up to it."""
 
     kind: str
     version: int
@@ -44,9 +45,12 @@ class LiveModel:
         self.version = 0
         self.hash = b""
         self._spec = b""
-        self._flat: NDArray[np.float32] | None = None
+        self._state: NDArray[np.float32] | None = None
         self._target: tuple[int, bytes] | None = None
         self._steps: dict[int, Result] = {}
+        self._plain: bool | None = None
+        self._delta_length = 0
+        self._doubted = False
         data = store.get(RECORD)
         if data is not None:
             record = _Record.from_body(data)
@@ -58,22 +62,30 @@ class LiveModel:
     def use(self, spec: ModelSpec, spec_hash: bytes) -> None:
         """Work with this model spec; another one than before starts at version 0."""
         if self._spec != spec_hash:
-            self._spec, self.version, self.hash = spec_hash, 0, spec.zero
-            self._flat, self._stored, self._target = None, b"", None
+            self._spec, self._target = spec_hash, None
             self._steps.clear()
+            self._begin(spec)
+
+    def _begin(self, spec: ModelSpec) -> None:
+        """Stand at version 0, which everyone computes."""
+        self.version, self.hash, self._state, self._stored, self._doubted = 0, spec.zero, None, b"", False
 
     def flat(self, spec: ModelSpec) -> "NDArray[np.float32]":
         """The live flat vector, float32, shape (d,); the caller leaves it as it is."""
-        if self._flat is None:
+        return self._whole(spec)[: spec.parameters()]
+
+    def _whole(self, spec: ModelSpec) -> "NDArray[np.float32]":
+        """The live model's state: the flat vector, and the velocity if the server has one."""
+        if self._state is None:
             from hushfleet.learning.layers import initial_flat
-            from hushfleet.learning.server import open_snapshot
+            from hushfleet.replay import read_snapshot
 
             if self._stored:
-                self._flat = open_snapshot(self._stored, spec.parameters(), self.hash)
+                self._state = read_snapshot(self._stored, spec.parameters(), self.version, self.hash)
             else:
-                self._flat = initial_flat(spec.layers, spec.init)
+                self._state = initial_flat(spec.layers, spec.init)
             self._stored = b""
-        return self._flat
+        return self._state
 
     def note(self, result: Result) -> None:
         """Remember the step of a verified result, old or new, as a link of the chain of deltas."""
@@ -81,6 +93,15 @@ class LiveModel:
             self._steps[result.version] = result
             for version in sorted(self._steps)[:-LONGEST_CHAIN]:
                 del self._steps[version]
+
+    def result_of(self, plan_hash: bytes) -> Result | None:
+        """The result of an applied round by its plan's hash, if it is known."""
+        return next((result for result in self._steps.values() if result.plan == plan_hash), None)
+
+    def expect(self, plan: Plan) -> None:
+        """What a plan, even one that is past, tells about the messages that make its versions; no more than a hint."""
+        self._plain = plan.codec == PLAIN
+        self._delta_length = plan.coords * plan.bits // 8 + 300
 
     def follow(self, result: Result, policy: Policy) -> None:
         """Aim at what the newest verified result made.
@@ -114,19 +135,38 @@ class LiveModel:
         return (self.version, self.hash) == (version, version_hash)
 
     def wanted(self, spec: ModelSpec) -> Wanted | None:
-        """What is still to be fetched, the cheaper of a chain of deltas and a snapshot; None if nothing."""
-        if self._target is None or self.at(*self._target):
-            return None
-        version, _ = self._target
-        # A packed residue of the plain codec takes two bytes where a snapshot takes four.
-        if 0 < version - self.version <= 2 and self._chained(version):
-            return Wanted("delta", self.version + 1, 2 * spec.parameters() + 1024)
-        return Wanted("snapshot", version, 4 * spec.parameters())
+        """What is to be fetched next, on the cheapest way to the version aimed at; None if nothing.
 
-    def _chained(self, version: int) -> bool:
-        """Whether verified results lead from the live model to `version` step by step."""
-        at = (self.version, self.hash)
-        for step in range(self.version + 1, version + 1):
+        Which way that is nobody knows before a plan was seen; one is always retained.
+        """
+        if self._plain is None or self._target is None or self.at(*self._target):
+            return None
+        version, parameters = self._target[0], spec.parameters()
+        chained = not self._doubted and self._leads(self.version, self.hash, version)
+        if self._plain:
+            # A packed residue of the plain codec takes two bytes where a snapshot takes four.
+            if chained and version - self.version <= 2:
+                return self._next_delta(spec)
+            return Wanted("snapshot", version, 8 * parameters)
+        key = version - version % KEYFRAME_EVERY
+        key_hash = spec.zero if not key else self._steps[key].version_hash if key in self._steps else b""
+        cheaper = self.version >= key or (key - self.version) * self._delta_length <= parameters
+        if chained and (cheaper or not key_hash):
+            return self._next_delta(spec)
+        if key and key_hash:
+            return Wanted("snapshot", key, 8 * parameters)
+        if not key and self._leads(0, spec.zero, version):
+            self._begin(spec)
+            return self._next_delta(spec)
+        return Wanted(RESULTS, version, 0)
+
+    def _next_delta(self, spec: ModelSpec) -> Wanted:
+        return Wanted("delta", self.version + 1, 2 * spec.parameters() + 1024)
+
+    def _leads(self, version: int, version_hash: bytes, to: int) -> bool:
+        """Whether verified results lead from a version to the one aimed at, step by step."""
+        at = (version, version_hash)
+        for step in range(version + 1, to + 1):
             result = self._steps.get(step)
             if result is None or (result.base, result.base_hash) != at:
                 return False
@@ -134,12 +174,18 @@ class LiveModel:
         return at == self._target
 
     def on_snapshot(self, version: int, data: bytes, spec: ModelSpec) -> list[Action]:
-        """Take a fetched snapshot; MalformedError if it is not of the version aimed at."""
-        from hushfleet.learning.server import open_snapshot
+        """Take a fetched snapshot; MalformedError if it is not of the version that a result or plan names."""
+        from hushfleet.replay import read_snapshot
 
-        if self._target is None or self._target[0] != version:
+        if self._target is None:
             return []
-        return self._move(version, self._target[1], open_snapshot(data, spec.parameters(), self._target[1]))
+        if version == self._target[0]:
+            expected = self._target[1]
+        elif version in self._steps and version < self._target[0]:
+            expected = self._steps[version].version_hash
+        else:
+            return []
+        return self._move(version, expected, read_snapshot(data, spec.parameters(), version, expected))
 
     def on_delta(
         self, data: bytes, spec: ModelSpec, policy: Policy, fleet: bytes, key_of: Callable[[int], bytes | None]
@@ -148,32 +194,26 @@ class LiveModel:
 
         Raises:
             MalformedError: not the delta that the result names, or it does not lead to the model that the result names;
-                the snapshot is fetched instead.
+                a snapshot is fetched instead.
         """
-        from hushfleet.codec import apply_delta, norm_holds, unpack_opened
-        from hushfleet.learning.server import model_hash
+        from hushfleet.replay import replay
 
         frame = Frame.from_bytes(data, limit=len(data))
         result = self._steps.get(self.version + 1)
+        self._doubted = True
         if result is None or frame.hash(fleet) != result.delta:
-            self._steps.pop(self.version + 1, None)
             raise MalformedError("not the delta that the result names")
         delta = read_message(frame, Delta, fleet, key_of)
-        survivors = sum(byte.bit_count() for byte in result.included)
-        opened = unpack_opened(delta.body, delta.bits, spec.parameters())
-        if not norm_holds(opened, survivors, clip=policy.clip, step=delta.step):
-            del self._steps[self.version + 1]
-            raise MalformedError("the delta is longer than so many clipped updates can make it")
-        after = apply_delta(
-            self.flat(spec), delta.body, bits=delta.bits, step=delta.step, weight=delta.weight, rate=delta.rate
-        )
-        if model_hash(after) != result.version_hash:
-            del self._steps[self.version + 1]
+        if delta.version != result.version:
+            raise MalformedError("the delta is of another version than its result")
+        after = replay(self._whole(spec), delta, positions(result.included), spec.parameters(), policy.clip)
+        if after.hash() != result.version_hash:
             raise MalformedError("the delta does not lead to the model that the result names")
-        return self._move(result.version, result.version_hash, after)
+        return self._move(result.version, result.version_hash, after.state)
 
-    def _move(self, version: int, version_hash: bytes, flat: "NDArray[np.float32]") -> list[Action]:
+    def _move(self, version: int, version_hash: bytes, state: "NDArray[np.float32]") -> list[Action]:
         from hushfleet.learning.server import snapshot
 
-        self.version, self.hash, self._flat, self._stored = version, version_hash, flat, b""
-        return [Save(RECORD, _Record(self._spec, version, version_hash, snapshot(flat)).to_body())]
+        self.version, self.hash, self._state, self._stored = version, version_hash, state, b""
+        self._doubted = False
+        return [Save(RECORD, _Record(self._spec, version, version_hash, snapshot(state)).to_body())]

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from edge_agent.context import Context
 from edge_agent.live_model import LiveModel
+from edge_agent.residual import Residual
 from edge_agent.restoration import Restoration
 from edge_agent.work import DeviceAction, Train
-from hushfleet.actions import Erase, Note, Publish, Save, Wake
+from hushfleet.actions import Action, Erase, Note, Publish, Save, Wake
 from hushfleet.errors import HushfleetError, RefusedError
 from hushfleet.hashing import digest
 from hushfleet.mqtt.chunks import chunk_hashes, cut, from_bitmap
@@ -26,6 +27,7 @@ from hushfleet.wire.round import (
     MISSING,
     POLICY,
     RECEIPT_REASONS,
+    ROTATED,
     STALE_FLEET,
     Claim,
     Decline,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hushfleet.codec import LocalReport
+    from hushfleet.secagg.residues import Vector
 
 STATE, UPLOAD = "participant/state", "participant/upload"
 ASK_AGAIN = 10.0
@@ -80,6 +83,7 @@ class Participant:
         self._restoration = restoration
         saved = context.store.get(STATE)
         self._state = State.from_body(saved) if saved else State()
+        self._residual = Residual(context.store, context.index)
         kept = context.store.get(UPLOAD)
         self._upload = Upload.from_body(kept) if kept else None
         self._plan: VerifiedPlan | None = None
@@ -185,14 +189,16 @@ class Participant:
         if now >= plan.closes:
             return [Note("too-late", {"round": plan.round})]
         try:
-            y_point, data = self._masked(verified, delta, report)
+            vector, actions = self._encoded(verified, delta, report)
         except HushfleetError as error:
             return self.decline(plan.round, plan_hash, DATA, str(error))
+        y_point, data = self._masked(verified, vector)
         self._upload = self._signed(verified, y_point, data)
         self._asked, self._ask_at = False, now + ASK_AGAIN
         used = self._state.uploads if self._state.base == plan.base_hash else 0
         self._state = State(plan.round, plan.base_hash, min(used + 1, 0xFFFF), int(self._context.trust.time(now)))
         return [
+            *actions,
             Save(UPLOAD, self._upload.to_body()),
             Save(STATE, self._state.to_body()),
             Note("uploading", {"round": plan.round, "bytes": len(data)}),
@@ -200,14 +206,15 @@ class Participant:
             Wake(self._ask_at),
         ]
 
-    def _masked(
+    def _encoded(
         self, verified: VerifiedPlan, delta: "NDArray[np.float32]", report: "LocalReport"
-    ) -> tuple[bytes, bytes]:
-        """Y and the whole masked vector, packed. y and every seed are forgotten on return."""
+    ) -> tuple["Vector", list[Action]]:
+        """The vector before masking, and what is to be saved with it."""
         from hushfleet.codec import encode_plain, expanded
-        from hushfleet.secagg.masks import MaskContext, add_masks, round_key
 
-        plan, context = verified.plan, self._context
+        plan, checksum_seed = verified.plan, digest("chks", verified.hash)
+        if plan.codec == ROTATED:
+            return self._encoded_rotated(verified, delta, report, checksum_seed)
         vector = encode_plain(
             delta,
             1.0,
@@ -215,9 +222,40 @@ class Participant:
             clip=plan.clip,
             step=plan.step,
             largest_survivor_set=verified.policy.largest_survivor_set,
-            checksum_seed=digest("chks", verified.hash),
-            draw=expanded(context.draw),
+            checksum_seed=checksum_seed,
+            draw=expanded(self._context.draw),
         )
+        return vector, []
+
+    def _encoded_rotated(
+        self, verified: VerifiedPlan, delta: "NDArray[np.float32]", report: "LocalReport", checksum_seed: bytes
+    ) -> tuple["Vector", list[Action]]:
+        """The same with the rotated codec: what earlier uploads left out comes along, if nothing goes wrong."""
+        from hushfleet.encoding.grid import Grid
+        from hushfleet.rotated import encode_rotated
+
+        plan, residual = verified.plan, self._residual
+        actions = residual.prepare(plan, self._state.answered, self._live.result_of(residual.pending()))
+        before = residual.vector()
+        whole = delta if before is None else delta + before
+        vector = encode_rotated(
+            whole,
+            1.0,
+            report,
+            grid=Grid(len(whole), plan.coords, verified.hash),
+            index=self._context.index,
+            bits=plan.bits,
+            clip=plan.clip,
+            step=plan.step,
+            checksum_seed=checksum_seed,
+        )
+        return vector, [*actions, *residual.keep(plan, verified.hash, whole)]
+
+    def _masked(self, verified: VerifiedPlan, vector: "Vector") -> tuple[bytes, bytes]:
+        """Y and the whole masked vector, packed. y and every seed are forgotten on return."""
+        from hushfleet.secagg.masks import MaskContext, add_masks, round_key
+
+        plan, context = verified.plan, self._context
         key = round_key(context.vault_secret, context.draw, verified.hash, digest("body", vector.to_bytes(plan.bits)))
         masks = MaskContext(context.fleet, verified.hash, plan.round)
         add_masks(vector, key, masks, context.index, verified.committee())
@@ -288,7 +326,7 @@ class Participant:
         """The round is over: nothing of it is sent any more."""
         if self._plan is not None and self._plan.plan.round <= result.round:
             self._plan = None
-        return self._end_round(result.round + 1)
+        return [*self._residual.on_result(result), *self._end_round(result.round + 1)]
 
     def forget(self, time: float) -> list[DeviceAction]:
         """Drop the upload kept, and count an upload now: nobody knows when the last one was."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hushfleet.errors import MalformedError, RefusedError
+from hushfleet.errors import ConfigurationError, MalformedError, RefusedError
 from hushfleet.hashing import digest
 from hushfleet.secagg.committee import leaf
 from hushfleet.trust import Trust
@@ -137,16 +137,35 @@ def _check_members(transcript: Transcript, trust: Trust, now: float) -> None:
 
 
 def _check_training(plan: Plan, policy: Policy, model: ModelSpec) -> None:
-    from hushfleet.codec import plain_step
-
-    if plan.kind != TRAIN or plan.codec != PLAIN or plan.grouped or plan.tail or plan.noise or policy.noise_floor:
-        raise PlanRefusedError(UPGRADE_NEEDED, "this software trains with the plain codec, ungrouped, without noise")
+    if plan.kind != TRAIN or plan.grouped or plan.tail or plan.noise or policy.noise_floor:
+        raise PlanRefusedError(UPGRADE_NEEDED, "this software trains ungrouped, without noise")
     if plan.clip > policy.clip or not plan.steps or not plan.batch:
         raise PlanRefusedError(POLICY, "the plan's clipping norm or training numbers are out of the policy's range")
+    if plan.codec == PLAIN:
+        _check_plain(plan, policy, model)
+    else:
+        _check_rotated(plan, model)
+
+
+def _check_plain(plan: Plan, policy: Policy, model: ModelSpec) -> None:
+    from hushfleet.codec import plain_step
+
     if plan.bits != 16 or plan.keep != 1.0 or plan.step != plain_step(plan.clip, policy.largest_survivor_set):
         raise PlanRefusedError(POLICY, "the plan's encoding is not the plain codec's")
     if plan.coords != model.parameters():
         raise PlanRefusedError(POLICY, "the plan's coordinates are not the model's parameters")
+
+
+def _check_rotated(plan: Plan, model: ModelSpec) -> None:
+    from hushfleet.encoding.subset import coordinates
+    from hushfleet.rotated import check_step
+
+    if not 0.0 < plan.keep <= 1.0 or plan.coords != coordinates(model.parameters(), plan.keep):
+        raise PlanRefusedError(POLICY, "the plan's coordinates are not that fraction of the model's parameters")
+    try:
+        check_step(plan.clip, plan.step)
+    except ConfigurationError as error:
+        raise PlanRefusedError(POLICY, str(error)) from None
 
 
 def picked(plan_hash: bytes, index: int, sample: int) -> bool:

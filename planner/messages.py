@@ -238,6 +238,8 @@ class Messages:
             1.0,
             65_536 * self.survivors,
             1.0,
+            self.encoding.codec,
+            0.0,
         )
         return self._said(table)
 

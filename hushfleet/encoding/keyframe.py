@@ -11,8 +11,6 @@ from hushfleet.encoding.rotation import Floats, Rotation
 from hushfleet.errors import MalformedError
 from hushfleet.hashing import digest
 
-KEYFRAME_EVERY = 16
-"""A version divisible by this is a key frame, if the rotated codec made it."""
 EIGHT_BIT = b"\x08"
 """The first byte of an eight-bit snapshot; its length tells it from float32, which has none."""
 _LARGEST = 127

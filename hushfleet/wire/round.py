@@ -75,6 +75,9 @@ RESULT_REASONS = (
 )
 """Each reason in words, by its number; None where nothing is to be said."""
 
+KEYFRAME_EVERY = 16
+"""A version divisible by this has a snapshot; if the rotated codec made it, it is a key frame (section 6)."""
+
 SMALLEST_CHUNK, LARGEST_CHUNK = 256, 61_440
 
 
@@ -397,6 +400,11 @@ def bitmap(positions: tuple[int, ...] | list[int]) -> bytes:
     return bytes(packed)
 
 
+def positions(packed: bytes) -> list[int]:
+    """The positions of a bitmap, ascending."""
+    return [8 * at + bit for at, byte in enumerate(packed) if byte for bit in range(8) if byte >> bit & 1]
+
+
 @dataclass(frozen=True, slots=True)
 class Delta(Table):
     """The opened sum, as every device replays it."""
@@ -410,7 +418,11 @@ class Delta(Table):
     step: F64
     weight: U64
     rate: F64
+    codec: Annotated[int, Unsigned(8, 1)]
+    momentum: F64
 
     def check(self) -> None:
         if not 2 <= self.bits <= 16 or self.step <= 0 or not self.weight:
             raise MalformedError("delta: bits from 2 to 16, step and weight above 0")
+        if not 0 <= self.momentum < 1 or (self.momentum and self.codec == PLAIN):
+            raise MalformedError("delta: momentum from 0, below 1, and 0 with the plain codec")

@@ -480,6 +480,8 @@ class SecondCoordinator:
                 "step": plan["step"],
                 "weight": weight,
                 "rate": 1.0,
+                "codec": 0,
+                "momentum": 0.0,
             },
             self.bundle.identity,
         )

@@ -338,6 +338,9 @@ def _wrong_round() -> Iterator[tuple[str, str, bytes]]:
         ("delta", "a step of 0", {"step": 0.0}),
         ("delta", "a negative step", {"step": -0.5}),
         ("delta", "no weight", {"weight": 0}),
+    ("delta", "an unknown codec", {"codec": 2}),
+    ("delta", "a momentum of 1", {"codec": 1, "momentum": 1.0}),
+    ("delta", "momentum with the plain codec", {"momentum": 0.5}),
     ]  # fmt: skip
     for kind, why, changes in cases:
         yield kind, why, with_change(kind, **changes)

@@ -42,6 +42,11 @@ def test_the_golden_plan_passes() -> None:
     assert check() == golden_fleet.K
 
 
+def test_a_plan_of_the_rotated_codec_may_have_any_step_that_is_not_too_small() -> None:
+    for bits, step in ((2, 0.1), (7, PLAN.clip * 2.0**-20)):
+        assert check(replace(PLAN, codec=1, bits=bits, step=step)) == golden_fleet.K
+
+
 @pytest.mark.parametrize(
     ("reason", "changes"),
     [
@@ -65,7 +70,11 @@ def test_the_golden_plan_passes() -> None:
         ("POLICY", {"clip": 1.0}),
         ("POLICY", {"coords": PLAN.coords - 1}),
         ("UPGRADE_NEEDED", {"kind": 1}),
-        ("UPGRADE_NEEDED", {"codec": 1}),
+        ("POLICY", {"codec": 1, "keep": 0.0}),
+        ("POLICY", {"codec": 1, "keep": 1.5}),
+        ("POLICY", {"codec": 1, "coords": PLAN.coords - 1}),
+        ("POLICY", {"codec": 1, "step": PLAN.clip * 2.0**-21}),
+        ("POLICY", {"codec": 1, "clip": 1.6}),
         ("UPGRADE_NEEDED", {"grouped": 1}),
         ("UPGRADE_NEEDED", {"tail": 1}),
         ("UPGRADE_NEEDED", {"noise": 0.5}),

@@ -1,0 +1,109 @@
+"""The encoding of the next plan: which codec, how many coordinates and bits, how wide a step (docs/protocol.md, 6).
+
+The step of the rotated codec follows the sums that were opened. The record `model/step` holds it, with what it is good
+for: another model, fraction, number of bits or clipping norm begins with the first step again.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from hushfleet.actions import Action, Save, Store
+from hushfleet.wire.documents import ModelSpec, Policy
+from hushfleet.wire.framing import B32, F64, U8, U32, Table
+from hushfleet.wire.round import APPLIED, CHECKSUM, PLAIN, ROTATED, VOID, Metrics, Plan
+
+STEP = "model/step"
+Codec = Literal["plain", "thrift", "default", "fast"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Record(Table):
+    KIND: ClassVar[str] = "step"
+    model: B32
+    bits: U8
+    coords: U32
+    clip: F64
+    first: F64
+    step: F64
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """What a plan says of its encoding; the names are the plan's."""
+
+    codec: int
+    bits: int
+    coords: int
+    keep: float
+    clip: float
+    step: float
+
+
+def choose(
+    store: Store, codec: Codec, clip: float, expected: int, policy: Policy, model: ModelSpec, model_hash: bytes
+) -> tuple[Encoding, list[Action]]:
+    """The encoding of the next plan, and what is to be saved with it.
+
+    Args:
+        store: the coordinator's records.
+        codec: plain, or a profile of the rotated codec.
+        clip: the plan's clipping norm, above 0.
+        expected: uploads that are expected, at least 1.
+        policy, model, model_hash: of the newest documents.
+    """
+    from hushfleet.codec import PLAIN_BITS, plain_step
+    from hushfleet.encoding.profiles import PROFILES
+    from hushfleet.encoding.steps import bits_for, bounded, first_step
+    from hushfleet.encoding.subset import coordinates
+
+    parameters = model.parameters()
+    if codec == "plain":
+        step = plain_step(clip, policy.largest_survivor_set)
+        return Encoding(PLAIN, PLAIN_BITS, parameters, 1.0, clip, step), []
+    profile = PROFILES[codec]
+    coords, bits = coordinates(parameters, profile.keep), bits_for(expected, profile.spare_bits)
+    first = step = first_step(clip, expected, bits, coords)
+    saved = store.get(STEP)
+    if saved is not None:
+        record = _Record.from_body(saved)
+        if (record.model, record.bits, record.coords, record.clip) == (model_hash, bits, coords, clip):
+            step = bounded(record.step, first)
+    save = Save(STEP, _Record(model_hash, bits, coords, clip, first, step).to_body())
+    return Encoding(ROTATED, bits, coords, profile.keep, clip, step), [save]
+
+
+def next_step(
+    store: Store, plan: Plan, outcome: int, reason: int, metrics: Metrics, weight: float
+) -> tuple[float, list[Action]]:
+    """The step for the round after one that ended, as its result tells it, and what is to be saved.
+
+    Args:
+        store: the coordinator's records.
+        plan, outcome, reason, metrics: of the round that ended.
+        weight: the survivors' weights together; 0 if nothing was opened.
+    """
+    from hushfleet.encoding.steps import after_wrapping
+    from hushfleet.encoding.steps import next_step as following
+
+    saved = store.get(STEP)
+    if plan.codec == PLAIN or saved is None:
+        return plan.step, []
+    record, step = _Record.from_body(saved), plan.step
+    if outcome == APPLIED:
+        rms = metrics.norm * weight / plan.step / math.sqrt(plan.coords)
+        step = following(step, record.first, rms, plan.bits, plan.coords)
+    elif (outcome, reason) == (VOID, CHECKSUM):
+        step = after_wrapping(step, record.first)
+    after = _Record(record.model, record.bits, record.coords, record.clip, record.first, step)
+    return step, [Save(STEP, after.to_body())]
+
+
+def server_step(plan: Plan) -> tuple[float, float]:
+    """Server rate and momentum of a plan's deltas: those of the profile that sends its fraction."""
+    from hushfleet.encoding.profiles import PROFILES
+
+    if plan.codec == PLAIN:
+        return 1.0, 0.0
+    (profile,) = (profile for profile in PROFILES.values() if profile.keep == plan.keep)
+    return profile.server_rate, profile.server_momentum
