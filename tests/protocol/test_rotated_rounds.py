@@ -211,10 +211,10 @@ def test_a_delta_that_was_changed_on_the_way_is_refused_and_the_model_is_reached
 )
 def test_a_fleet_changes_its_codec_and_joiners_follow(codecs: tuple[Codec, ...]) -> None:
     world, _ = make_world(fleet(), rounds(codecs[0], 9))
-    for codec in codecs:
+    for number, codec in enumerate(codecs, start=1):
         before = version_of(world)[0]
         world.crash(0)
-        world.rounds = rounds(codec, 9)
+        world.rounds = rounds(codec, 9 * number)
         world.start(0)
         world.crash(8)
         world.run(lambda world: world.conductor.finished, deadline=20_000)
