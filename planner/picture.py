@@ -99,7 +99,7 @@ def _risks(axes: Any, proposal: Proposal) -> None:
 
 def _page(proposal: Proposal, svg: str) -> str:
     text = io.StringIO()
-    show(proposal, Console(file=text, width=150))
+    show(proposal, Console(file=text, width=180))
     drawing = svg[svg.index("<svg") :]
     return (
         '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>hushfleet plan</title>\n'

@@ -5,6 +5,10 @@ from rich.table import Table
 
 from planner.planner import Option, Proposal
 
+WIDE = 165
+"""Columns of a terminal that shows the whole comparison."""
+COLUMNS = ("choice", "rounds", "bytes", "airtime", "energy", "days", "flash", "privacy fails", "round fails")
+COLUMNS_IN_NARROW = ("choice", "bytes", "energy", "days")
 _PARTS = {"encoding": "Other encodings", "committee": "Other committees", "window": "Other windows"}
 
 
@@ -18,7 +22,7 @@ def show(proposal: Proposal, console: Console | None = None) -> None:
         f"{wishes.survivors:,} uploads in a sum, {wishes.training.rounds:,} rounds of plain averaging[/bold]\n"
     )
     console.print(_recommendation(proposal))
-    console.print(_comparison(proposal))
+    console.print(_comparison(proposal, console.width))
     for line in notes(proposal):
         console.print(f"· {line}", highlight=False)
     if proposal.better is not None:
@@ -58,36 +62,42 @@ def _least(proposal: Proposal) -> str:
     return f"{'fewest' if proposal.target.fewer == 'fewer' else 'least'} {proposal.target.name}"
 
 
-def _comparison(proposal: Proposal) -> Table:
+def _comparison(proposal: Proposal, width: int) -> Table:
+    columns = COLUMNS if width >= WIDE else COLUMNS_IN_NARROW
     table = Table(title="Why the others lose, each with all else equal", title_justify="left")
-    for column in ("choice", "rounds", "bytes", "airtime", "energy", "days", "flash", "privacy fails", "round fails"):
-        table.add_column(column, justify="left" if column == "choice" else "right", no_wrap=True)
-    table.add_column("why not", min_width=24)
-    table.add_row(*_cells(proposal.best, name(proposal.best)), "recommended", style="bold green")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "choice" else "right", no_wrap=column != "choice")
+    table.add_column("why not", min_width=20)
+
+    def add(option: Option, label: str, why: str, style: str = "") -> None:
+        cells = _cells(option, label)
+        table.add_row(*(cells[column] for column in columns), why, style=style)
+
+    add(proposal.best, name(proposal.best), "recommended", "bold green")
     for part, verdicts in proposal.others.items():
         table.add_section()
         table.add_row(f"[italic]{_PARTS[part]}")
         for verdict in verdicts:
-            table.add_row(*_cells(verdict.option, part_name(verdict.option, part)), verdict.why)
+            add(verdict.option, part_name(verdict.option, part), verdict.why)
     return table
 
 
-def _cells(option: Option, label: str) -> tuple[str, ...]:
+def _cells(option: Option, label: str) -> dict[str, str]:
     cost = option.participant
     # What was not seen to get there has no costs to compare.
     in_all = (f"{option.rounds:.0f}", size(cost.bytes), f"{cost.energy:.3g} Wh", f"{cost.days:.3g}", percent(cost.wear))
     rounds, count, energy, days, wear = in_all if option.rounds < float("inf") else ("-",) * len(in_all)
-    return (
-        label,
-        rounds,
-        count,
-        duration(cost.airtime),
-        energy,
-        days,
-        wear,
-        f"{option.privacy_failure:.1g}",
-        percent(option.round_failure),
-    )
+    return {
+        "choice": label,
+        "rounds": rounds,
+        "bytes": count,
+        "airtime": duration(cost.airtime),
+        "energy": energy,
+        "days": days,
+        "flash": wear,
+        "privacy fails": f"{option.privacy_failure:.1g}",
+        "round fails": percent(option.round_failure),
+    }
 
 
 def notes(proposal: Proposal) -> list[str]:

@@ -126,6 +126,16 @@ def test_the_table_says_what_why_not_and_what_is_guessed() -> None:
     assert "link.rate_up" in said.output
 
 
+@pytest.mark.parametrize(("width", "shown"), [(180, True), (100, False), (80, False)])
+def test_the_comparison_fits_the_terminal(width: int, shown: bool) -> None:
+    said = CliRunner(env={"COLUMNS": str(width)}).invoke(plan, ASKED).output
+    assert ("privacy fails" in said.partition("Why the others lose")[2].partition("recommended")[0]) == shown
+    assert max(map(len, said.splitlines())) <= width
+    assert all(
+        line.endswith(("┓", "┃", "┩", "│", "┤", "┘")) for line in said.splitlines() if line[:1] in "┏┃┡│├└" and line
+    )
+
+
 def test_json_holds_every_choice_with_every_figure() -> None:
     found = json.loads(asked("--json").output)
     assert found["recommended"]["against"] == []
