@@ -172,6 +172,10 @@ class Conductor:
         remedy = "for more rounds of this model raise total under [rounds]"
         return [Note("all-rounds-run", {"total": self._settings.total, "remedy": remedy}), Finished()]
 
+    def on_undelivered(self, topic: str, now: float) -> list[Action]:
+        """The broker has refused a message, or nobody listens there: who is owed something asks again."""
+        return []
+
     def on_wake(self, now: float) -> list[Action]:
         """Look at the clock."""
         return self.advance(now)
@@ -179,8 +183,10 @@ class Conductor:
     def on_message(self, topic: str, payload: bytes, retain_flag: bool, now: float) -> list[Action]:
         """Take one message from the broker."""
         actions: list[Action] = []
+        sender = "unknown"
         try:
             at = self.context.topics.parse(topic)
+            sender = f"{at.kind}/{at.device}"
             if at.kind == "up" and retain_flag:
                 actions.append(Publish(topic, b"", retain=True))
                 raise RefusedError(f"device {at.device} retained a message under up/")
@@ -188,7 +194,7 @@ class Conductor:
         except HushfleetError as error:
             what = topic.split("/", 2)[-1]
             self.refusals[what.split("/", 1)[0]] += 1
-            actions.append(Note("refused", {"topic": what, "why": str(error)}))
+            actions.append(Note("refused", {"topic": what, "why": str(error)}, sender))
         return [*actions, *self.advance(now)]
 
     def _route(self, at: Parsed, payload: bytes, now: float) -> list[Action]:

@@ -276,14 +276,14 @@ class Round:
             case "share" if self._opening and at.round_number == self.plan.round:
                 return self._opening.on_share(at.device, payload, now)
             case "decline" if at.round_number == self.plan.round:
-                return self._on_decline(at.device, payload)
+                return self._on_decline(at, payload)
         return []
 
     def _collecting(self, now: float) -> bool:
         return self.plan is not None and self._open is not None and not self._open.set and now < self.plan.closes
 
-    def _on_decline(self, device: int, payload: bytes) -> list[Action]:
-        context = self._context
+    def _on_decline(self, at: Parsed, payload: bytes) -> list[Action]:
+        context, device = self._context, at.device
         roster = context.documents().roster.by_index()
         frame = context.unseal(payload, LARGEST_NOTE)
         decline = read_message(
@@ -294,8 +294,8 @@ class Round:
         if not self._uploads.expects(device):
             raise RefusedError(f"device {device} declines, but is no participant")
         self._declined[device] = decline.reason
-        why = DECLINE_REASONS[decline.reason]
-        return [Note("declined", {"device": device, "reason": decline.reason, "why": why})]
+        said = {"round": at.round_number, "reason": decline.reason, "why": DECLINE_REASONS[decline.reason]}
+        return [Note("declined", {"device": device, **said}, f"up/{device}")]
 
     # Time.
 
@@ -303,6 +303,10 @@ class Round:
         """Freeze, ask, recover, open or give up: whatever is due."""
         if self.plan is None:
             return []
+        receipts = self._uploads.answer_late(self._collecting(now), now)
+        return [*receipts, *self._advance(now)]
+
+    def _advance(self, now: float) -> list[Action]:
         if self._opening is None:
             return self._freeze(now) if self._complete(now) else self._wait_for_stragglers()
         if self._opening.outstanding() or self._opening.suspect is not None:

@@ -9,10 +9,10 @@ with the sum in one transaction; only then does its receipt leave. Memory is one
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from coordinator.context import Context
-from hushfleet.actions import Action, Erase, Note, Save
+from hushfleet.actions import Action, Erase, Note, Save, Wake
 from hushfleet.errors import HushfleetError, MalformedError, RefusedError
 from hushfleet.mqtt.chunks import Assembly, bitmap
 from hushfleet.plans import picked
@@ -36,9 +36,6 @@ from hushfleet.wire.round import (
     Receipt,
     Survivor,
 )
-
-if TYPE_CHECKING:
-    pass
 
 SUM, EVIDENCE = "sum", "evidence/upload"
 RECEIPT_EVERY = 1.0
@@ -83,6 +80,7 @@ class Uploads:
         self._headers: dict[int, Header] = {}
         self._chunks: dict[int, set[int]] = {}
         self._answered: dict[int, float] = {}
+        self._late: dict[int, tuple[Header, int, int]] = {}
         self.first_chunk: set[int] = set()
         self._restore()
 
@@ -119,7 +117,7 @@ class Uploads:
     # A header.
 
     def on_header(self, device: int, payload: bytes, open_now: bool, now: float) -> list[Action]:
-        """Take or answer a header; every one is answered by a receipt, at most one a second and device.
+        """Take a header and answer it by a receipt; within a second of the one before, at the end of that second.
 
         Raises:
             MalformedError: not a header.
@@ -167,8 +165,10 @@ class Uploads:
         return NONE
 
     def _receipt(self, device: int, header: Header, now: float, state: int, reason: int) -> list[Action]:
-        if now - self._answered.get(device, 0.0) < RECEIPT_EVERY and state != ACCEPTED:
-            return []
+        if self._answered_lately(device, now) and state != ACCEPTED:
+            self._late[device] = (header, state, reason)
+            return [Wake(self._answered[device] + RECEIPT_EVERY)]
+        self._late.pop(device, None)
         self._answered[device] = now
         missing = b""
         if state == MISSING:
@@ -180,7 +180,20 @@ class Uploads:
         actions: list[Action] = [*self._context.down(device, "receipt", header.round, data)]
         if state == REFUSED:
             said = {"round": header.round, "reason": reason, "why": RECEIPT_REASONS[reason]}
-            actions.append(Note("refused-upload", {"device": device, **said}))
+            actions.append(Note("refused-upload", {"device": device, **said}, f"up/{device}"))
+        return actions
+
+    def _answered_lately(self, device: int, now: float) -> bool:
+        """A clock that was set back says nothing, and keeps nobody waiting."""
+        return 0 <= now - self._answered.get(device, 0.0) < RECEIPT_EVERY
+
+    def answer_late(self, open_now: bool, now: float) -> list[Action]:
+        """The receipts whose second is over: the newest header of each device gets one, however many came."""
+        actions: list[Action] = []
+        for device, (header, state, reason) in list(self._late.items()):
+            if not self._answered_lately(device, now):
+                closed = state == MISSING and not open_now
+                actions += self._receipt(device, header, now, *((REFUSED, CLOSED) if closed else (state, reason)))
         return actions
 
     # A chunk.

@@ -303,7 +303,7 @@ class Dealer:
             if all(member in self._keys and member in self._boxes for member in others):
                 actions += self._get_ready(call, list_hash, attempt, members)
         except HushfleetError as error:
-            actions.append(Note("not-ready", {"epoch": call.epoch, "why": str(error)}))
+            actions.append(Note("not-ready", {"epoch": call.epoch, "why": str(error)}, "committee/list"))
         return actions
 
     def _check_list(self, cards: CardList, attempt: Attempt) -> tuple[int, ...]:

@@ -123,10 +123,12 @@ class Device:
 
     def on_connected(self, session_present: bool, now: float) -> list[DeviceAction]:
         """Listen; publish what this device keeps on the broker, unless it is there already; ask for an owed receipt."""
-        actions: list[DeviceAction] = [Subscribe(topic) for topic in self._topics()]
+        # A cut costs no retained message twice: what came meanwhile waits in the session.
+        again = not session_present or not self._greeted
+        actions: list[DeviceAction] = [Subscribe(topic, again) for topic in self._topics()]
         # A process that ended after a commit may have sent nothing of it, whatever the broker remembers of its session;
         # and a broker that was killed has the session from its last save, without what was retained since.
-        if not session_present or not self._greeted or self.dealer.owes(self.seen.epoch):
+        if again or self.dealer.owes(self.seen.epoch):
             actions += retained(self.context.store)
         self._greeted = True
         return [*actions, *self.participant.on_connected(now), *self._advance(now)]
@@ -156,7 +158,12 @@ class Device:
         return [*actions, *self._advance(now)]
 
     def on_delivered(self, topic: str, now: float) -> list[DeviceAction]:
-        """The broker has a message; that proves nothing, and nothing waits for it."""
+        """The broker has a message in its memory; that proves no more than that it moves."""
+        return self.participant.on_delivered(topic, now)
+
+    def on_undelivered(self, topic: str, now: float) -> list[DeviceAction]:
+        """The broker has refused a message, or nobody listens there."""
+        self.participant.on_undelivered(topic)
         return []
 
     def on_wake(self, now: float) -> list[DeviceAction]:
@@ -185,7 +192,8 @@ class Device:
     def _refused(self, topic: str, error: HushfleetError) -> Note:
         what = topic.split("/", 2)[-1]
         self.refusals[what.split("/", 1)[0]] += 1
-        return Note("refused", {"topic": what, "why": str(error)})
+        sender = "/".join(part for part in what.split("/") if not part.isdigit())
+        return Note("refused", {"topic": what, "why": str(error)}, sender)
 
     # Messages.
 

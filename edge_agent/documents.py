@@ -35,8 +35,8 @@ class Documents:
             return [*actions, *trust.offer_certificate(certificate, self._context.identity.public_key)]
         except RefusedError as error:
             # A signer of another root signed it: the way to that root, or a certificate held already, makes it good.
-            why = [] if trust.certificate else [Note("refused", {"topic": "certificate", "why": str(error)})]
-            return [*actions, *why]
+            refused = Note("refused", {"topic": "certificate", "why": str(error)}, "certificate")
+            return [*actions, *([] if trust.certificate else [refused])]
 
     def topics(self) -> list[str]:
         """What is listened to for documents; the next root comes by its exact topic."""
@@ -112,7 +112,7 @@ class Documents:
             if trust.manifest_of_newer_root(self._manifest):
                 return []
             self._manifest = b""
-            return [Note("refused", {"topic": "manifest", "why": str(error)})]
+            return [Note("refused", {"topic": "manifest", "why": str(error)}, "manifest")]
         self._manifest = b""
         if actions:
             self._patience_again()
@@ -128,7 +128,7 @@ class Documents:
             if self._manifest:
                 # It may be the date of the manifest that still waits for its root.
                 return []
-            actions = [Note("refused", {"topic": "date", "why": str(error)})]
+            actions = [Note("refused", {"topic": "date", "why": str(error)}, "date")]
         self._date = b""
         return actions
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 STATE, UPLOAD = "participant/state", "participant/upload"
 ASK_AGAIN = 10.0
-"""Seconds without a receipt after which the header goes out again, to ask what is missing."""
+"""Seconds without progress after which the header goes out again, to ask what is missing."""
 DAY = 86_400
 
 
@@ -88,7 +88,7 @@ class Participant:
         self._upload = Upload.from_body(kept) if kept else None
         self._plan: VerifiedPlan | None = None
         self._training = False
-        self._asked = False
+        self._header_on_its_way = self._asking = self._asked = False
         self._ask_at = 0.0
 
     def certified(self, now: float) -> bool:
@@ -107,7 +107,7 @@ class Participant:
         if not self.certified(now) or plan.closes <= now or plan.round <= self._state.answered:
             return actions
         if not picked(verified.hash, self._context.index, plan.sample):
-            return [*actions, Note("not-sampled", {"round": plan.round})]
+            return [*actions, Note("not-sampled", {"round": plan.round}, "plan")]
         try:
             self._check_profile(plan)
             self._check_past(plan, now)
@@ -150,7 +150,7 @@ class Participant:
     def decline(self, round_number: int, plan_hash: bytes, reason: int, why: str) -> list[DeviceAction]:
         """Tell the coordinator, sealed and coarsely, that this device sits the round out."""
         self._plan = None
-        note = Note("declined", {"round": round_number, "why": why})
+        note = Note("declined", {"round": round_number, "why": why}, "plan")
         if not self._context.trust.committee:
             return [note]
         sealed = self._context.sealed(Decline(self._context.index, plan_hash, reason))
@@ -165,7 +165,7 @@ class Participant:
             return []
         if now >= plan.closes:
             self._plan = None
-            return [Note("too-late", {"round": plan.round})]
+            return [Note("too-late", {"round": plan.round}, "plan")]
         self._training = True
         flat = self._live.flat(self._plan.model)
         return [Train(plan, self._plan.hash, flat, self._context.draw(32))]
@@ -187,14 +187,15 @@ class Participant:
             return []
         plan = verified.plan
         if now >= plan.closes:
-            return [Note("too-late", {"round": plan.round})]
+            return [Note("too-late", {"round": plan.round}, "plan")]
         try:
             vector, actions = self._encoded(verified, delta, report)
         except HushfleetError as error:
             return self.decline(plan.round, plan_hash, DATA, str(error))
         y_point, data = self._masked(verified, vector)
         self._upload = self._signed(verified, y_point, data)
-        self._asked, self._ask_at = False, now + ASK_AGAIN
+        self._header_on_its_way, self._asking, self._asked = True, False, False
+        self._ask_at = now + ASK_AGAIN
         used = self._state.uploads if self._state.base == plan.base_hash else 0
         self._state = State(plan.round, plan.base_hash, min(used + 1, 0xFFFF), int(self._context.trust.time(now)))
         return [
@@ -295,9 +296,9 @@ class Participant:
             raise RefusedError("a receipt for another upload")
         if receipt.state == MISSING:
             if not self._asked:
-                # The answer to the first header: its chunks are on their way behind it.
+                # The answer to the first header, whose chunks are on their way behind it, or to an older question.
                 return []
-            self._asked, self._ask_at = False, now + ASK_AGAIN
+            self._asking, self._asked, self._ask_at = False, False, now + ASK_AGAIN
             count = len(cut(upload.data, upload.size))
             chunks = [index + 1 for index in from_bitmap(receipt.missing, count)]
             return [*self._publishes(upload, chunks)[1:], Wake(self._ask_at)]
@@ -319,8 +320,29 @@ class Participant:
             return []
         if now >= self._upload.closes:
             return self._end_round(self._upload.round + 1)
-        self._asked, self._ask_at = True, now + ASK_AGAIN
+        self._ask_at = now + ASK_AGAIN
+        if self._header_on_its_way:
+            # The link has it, and the chunks behind it: a second one would be answered before they are sent.
+            return [Wake(self._ask_at)]
+        self._header_on_its_way, self._asking, self._asked = True, True, False
         return [Publish(self._topic(self._upload, 0), self._upload.header), Wake(self._ask_at)]
+
+    def on_delivered(self, topic: str, now: float) -> list[DeviceAction]:
+        """The broker has taken a message: while an upload moves nothing is asked, and a question is open from now.
+
+        What came before the broker has the question answers an older one, and would have chunks sent twice.
+        """
+        if self._upload is None or not topic.startswith(self._topic(self._upload, 0).removesuffix("0")):
+            return []
+        self._ask_at = now + ASK_AGAIN
+        if topic == self._topic(self._upload, 0):
+            self._header_on_its_way, self._asked = False, self._asking
+        return [Wake(self._ask_at)]
+
+    def on_undelivered(self, topic: str) -> None:
+        """The broker did not take a message, or nobody listened: the header has to be sent again."""
+        if self._upload is not None and topic == self._topic(self._upload, 0):
+            self._header_on_its_way = False
 
     def on_result(self, result: Result) -> list[DeviceAction]:
         """The round is over: nothing of it is sent any more."""

@@ -73,9 +73,9 @@ class _Ear:
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
         """Drop a message."""
 
-    def subscribe(self, topic: str) -> None:
+    def subscribe(self, topic: str, again: bool = True) -> None:
         """Listen."""
-        self.link.subscribe(topic)
+        self.link.subscribe(topic, again)
 
     def unsubscribe(self, topic: str) -> None:
         """Stop listening."""

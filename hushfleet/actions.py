@@ -50,9 +50,14 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """Listen on a topic filter; retained messages arrive at once."""
+    """Listen on a topic filter; retained messages arrive at once.
+
+    Attributes:
+        again: whether they come also if the broker has this subscription already.
+    """
 
     topic: str
+    again: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +76,15 @@ class Wake:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One structured log event; never a secret, never data."""
+    """One structured log event; never a secret, never data.
+
+    Attributes:
+        sender: whose message caused it, if anybody can cause it at will: the journal folds such events by sender.
+    """
 
     event: str
     fields: dict[str, object] = field(default_factory=dict)
+    sender: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class Outlet(Protocol):
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
         """Send a message."""
 
-    def subscribe(self, topic: str) -> None:
+    def subscribe(self, topic: str, again: bool = True) -> None:
         """Listen."""
 
     def unsubscribe(self, topic: str) -> None:
@@ -153,7 +153,9 @@ class Runner:
         except Exception as error:
             # Whatever the role half remembers of this event is in no record: it starts anew from those.
             self.failures += 1
-            self._journal.write("internal-error", error=f"{type(error).__name__}: {error}", place=_place(error))
+            # Whoever found out how to cause it can cause it again.
+            place = _place(error)
+            self._journal.hear("internal-error", place, error=f"{type(error).__name__}: {error}", place=place)
             self.role = self._make_role()
             now = self._clock()
             return [*self._start(self.role, now), *self.role.on_connected(False, now)]
@@ -170,14 +172,17 @@ class Runner:
                 pass
             case Publish(topic, payload, retain):
                 self._link.publish(topic, payload, retain)
-            case Subscribe(topic):
-                self._link.subscribe(topic)
+            case Subscribe(topic, again):
+                self._link.subscribe(topic, again)
             case Unsubscribe(topic):
                 self._link.unsubscribe(topic)
             case Wake(at):
                 heapq.heappush(self._wakes, at)
-            case Note(event, fields):
-                self._journal.write(event, **fields)
+            case Note(event, fields, sender):
+                if sender:
+                    self._journal.hear(event, sender, **fields)
+                else:
+                    self._journal.write(event, **fields)
             case _:
                 self._perform(action)
 

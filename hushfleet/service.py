@@ -29,6 +29,7 @@ from hushfleet.mqtt.link import Link
 from hushfleet.mqtt.validity import expiring
 from hushfleet.runner import Event, Runner, TransactionStore
 
+_ACCESS = "the broker's access list forbids it"
 STATUS_EVERY = 2.0
 """Seconds between two versions of the status file."""
 
@@ -98,6 +99,7 @@ class Service:
             self.link.publish(self.link.settings.will_topic, self.link.settings.will_payload, retain=True)
             self.link.stop()
             self._write_status()
+        self.journal.close()
         if self._failure is not None:
             raise self._failure
         self.journal.write("stopped", **self._summary())
@@ -121,9 +123,13 @@ class Service:
                 self.runner.post(lambda role, now: role.on_delivered(event.topic, now))
             case Undelivered():
                 if event.reason_code == NOT_AUTHORIZED:
-                    self.journal.write("denied", topic=event.topic, remedy="the broker's access list forbids it")
-            case SubscriptionRefused() | Dropped():
-                self.journal.write("refused-by-broker", topic=event.topic)
+                    self.journal.hear("denied", "broker", topic=event.topic, remedy=_ACCESS)
+                self.runner.post(lambda role, now: role.on_undelivered(event.topic, now))
+            case SubscriptionRefused():
+                self.journal.hear("refused-by-broker", "broker", topic=event.topic)
+            case Dropped():
+                self.journal.hear("refused-by-broker", "broker", topic=event.topic)
+                self.runner.post(lambda role, now: role.on_undelivered(event.topic, now))
             case IdentityInUse():
                 self._failure = LinkError(f"{event.reason}; {event.remedy}")
                 self.runner.stop()

@@ -138,9 +138,13 @@ class Link:
         self._outbox.check(topic, payload)
         self._post(lambda: self._outbox.put(topic, payload, retain))
 
-    def subscribe(self, topic: str) -> None:
-        """Listen on a filter, now and after every lost session; asked again, its retained messages come again."""
-        self._post(lambda: self._subscriptions.want(topic))
+    def subscribe(self, topic: str, again: bool = True) -> None:
+        """Listen on a filter, now and after every lost session; asked again, its retained messages come again.
+
+        Args:
+            again: False for only if the broker does not have this subscription yet.
+        """
+        self._post(lambda: self._subscriptions.want(topic, again))
 
     def unsubscribe(self, topic: str) -> None:
         """Stop listening on a filter."""
@@ -251,11 +255,14 @@ class Link:
         if self._accepted_at is None:
             return
         while request := self._subscriptions.take():
-            topic, subscribe = request
-            options = SubscribeOptions(qos=1, retainAsPublished=True)
-            _, number = client.subscribe(topic, options=options) if subscribe else client.unsubscribe(topic)
+            topic, handling = request
+            if handling is None:
+                _, number = client.unsubscribe(topic)
+            else:
+                options = SubscribeOptions(qos=1, retainAsPublished=True, retainHandling=handling)
+                _, number = client.subscribe(topic, options=options)
             assert number is not None, "the socket is open"
-            self._subscriptions.asked(number, topic, subscribe)
+            self._subscriptions.asked(number, topic, handling)
         while message := self._outbox.take():
             number = client.publish(message.topic, message.payload, qos=1, retain=message.retain).mid
             self._flying[number] = message

@@ -99,7 +99,7 @@ class Stdout:
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
         os.write(1, f"send {sha256(payload).hexdigest()} {topic}\n".encode())
 
-    def subscribe(self, topic: str) -> None:
+    def subscribe(self, topic: str, again: bool = True) -> None:
         pass
 
     def unsubscribe(self, topic: str) -> None:

@@ -101,6 +101,32 @@ def test_a_released_filter_stays_released_after_a_lost_session(site: Site, broke
         assert seen.wait(Message).payload == b"manifest"
 
 
+def test_a_cut_costs_no_retained_message_twice_and_a_lost_subscription_brings_it(site: Site, tmp_path: Path) -> None:
+    with site.broker(tmp_path) as broker, Cable(broker.port) as cable:
+        with linked(site.settings(COORDINATOR, broker.port)) as (coordinator, coordinator_seen):
+            coordinator.publish(TOPICS.plan(), b"a plan", retain=True)
+            coordinator_seen.wait(Delivered)
+        with linked(site.settings(DEVICE, cable.port)) as (device, seen):
+            device.subscribe(TOPICS.plan(), again=False)
+            assert seen.wait(Message).payload == b"a plan", "it is new"
+            cable.cut()
+            assert seen.wait(Connected, lambda told: told.generation > 1).session_present is True
+            device.subscribe(TOPICS.plan(), again=False)
+            device.subscribe(TOPICS.manifest())
+            device.publish(STATE, b"asked", retain=True)
+            seen.wait(Delivered)
+            device.subscribe(STATE)
+            # Told in order: a plan would have come before this.
+            assert seen.wait(Message).topic == STATE
+            device.subscribe(TOPICS.plan())
+            assert seen.wait(Message).payload == b"a plan", "asked for again"
+            broker.restart(empty=True)
+            with linked(site.settings(COORDINATOR, broker.port)) as (coordinator, coordinator_seen):
+                coordinator.publish(TOPICS.plan(), b"the next plan", retain=True)
+                coordinator_seen.wait(Delivered)
+            assert seen.wait(Message, lambda told: told.topic == TOPICS.plan()).payload == b"the next plan"
+
+
 # Acknowledgement.
 
 CHILD = """

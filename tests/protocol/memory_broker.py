@@ -75,10 +75,10 @@ class MemoryBroker:
                 # The coordinator asks for the flag as it was published; nobody else looks at it.
                 self._deliver(client, topic, payload, retain)
 
-    def subscribe(self, client: int, pattern: str) -> None:
-        """Listen; retained messages arrive at once."""
+    def subscribe(self, client: int, pattern: str, again: bool = True) -> None:
+        """Listen; retained messages arrive at once, with a subscription that was there already only `again`."""
         self.asked.append((client, pattern))
-        if client not in self.sessions:
+        if client not in self.sessions or (not again and pattern in self.sessions[client].filters):
             return
         self.sessions[client].filters.add(pattern)
         for topic, payload in sorted(self.retained.items()):

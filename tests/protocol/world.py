@@ -10,6 +10,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -34,6 +35,8 @@ from hushfleet.wire.round import Plan
 
 __all__ = ["START", "Crash", "Faults", "FleetKeys", "RoundSettings", "World", "height", "make_fleet", "seeded"]
 
+TRIP = 0.01
+"""Virtual seconds that a message or its confirmation takes from the broker to a machine."""
 TICK = 5.0
 """Seconds between two looks at the clock."""
 SETUP = SetupSettings()
@@ -202,9 +205,9 @@ class World:
     def connect(self, index: int) -> None:
         """Let a machine reach the broker."""
         present = self.broker.connect(index)
+        # What waited for it is on its way before the broker can confirm anything new.
+        self.broker.flush(index)
         self.perform(index, self.nodes[index].on_connected(present, self.now))
-        if index in self.nodes:
-            self.broker.flush(index)
 
     def crash(self, index: int, *, keep_session: bool = False) -> None:
         """Take a machine's memory away."""
@@ -251,7 +254,7 @@ class World:
             copies = 0 if chance.random() < faults.loss else 2 if chance.random() < faults.doubling else 1
             late = faults.delay
         for _ in range(copies):
-            delay = chance.uniform(0, faults.longest_delay) if chance.random() < late else 0.01
+            delay = chance.uniform(0, faults.longest_delay) if chance.random() < late else TRIP
             self.at(self.now + delay, lambda: self._arrive(receiver, topic, payload, retained))
 
     def _arrive(self, receiver: int, topic: str, payload: bytes, retained: bool) -> None:
@@ -302,9 +305,13 @@ class World:
             case Publish():
                 for publish in self.tamper(index, action):
                     self.broker.publish(index, publish.topic, publish.payload, publish.retain)
-                    self.at(self.now, lambda topic=publish.topic: self._delivered(index, life, topic))  # type: ignore[misc]
-            case Subscribe(topic):
-                self.broker.subscribe(index, topic)
+                    if not index:
+                        self.at(self.now, partial(self._delivered, index, life, publish.topic))
+                if index:
+                    # Confirmed by the broker, whatever becomes of it; the coordinator stands beside it.
+                    self.at(self.now + TRIP, partial(self._delivered, index, life, action.topic))
+            case Subscribe(topic, again):
+                self.broker.subscribe(index, topic, again)
             case Unsubscribe(topic):
                 self.broker.unsubscribe(index, topic)
             case Wake(time):
@@ -315,9 +322,8 @@ class World:
                 pass
 
     def _delivered(self, index: int, life: int, topic: str) -> None:
-        node = self.nodes.get(index)
-        if isinstance(node, Conductor) and self._lives(index, life):
-            self.perform(index, node.on_delivered(topic, self.now))
+        if self._lives(index, life):
+            self.perform(index, self.nodes[index].on_delivered(topic, self.now))
 
     def _wake(self, index: int, life: int) -> None:
         if self._lives(index, life):

@@ -215,7 +215,9 @@ def events() -> set[str]:
 def is_telling(function: ast.expr) -> bool:
     if isinstance(function, ast.Name):
         return function.id == "Note"
-    return isinstance(function, ast.Attribute) and function.attr == "write" and "journal" in ast.dump(function.value)
+    if not isinstance(function, ast.Attribute) or function.attr not in ("write", "hear"):
+        return False
+    return "journal" in ast.dump(function.value)
 
 
 def choices(node: ast.expr) -> list[ast.expr]:

@@ -1,9 +1,9 @@
 """What the broker still has to be told about filters, over lost connections and lost sessions."""
 
-from hushfleet.mqtt.subscriptions import Subscriptions
+from hushfleet.mqtt.subscriptions import ALWAYS, IF_NEW, Handling, Subscriptions
 
 
-def sent(subscriptions: Subscriptions) -> list[tuple[str, bool]]:
+def sent(subscriptions: Subscriptions) -> list[tuple[str, Handling]]:
     """Take all requests and note them as asked, numbered from 1."""
     result = []
     while request := subscriptions.take():
@@ -17,7 +17,7 @@ def test_requests_go_out_in_order_and_only_the_last_one_for_a_filter() -> None:
     subscriptions.want("a")
     subscriptions.want("b")
     subscriptions.release("a")
-    assert sent(subscriptions) == [("b", True), ("a", False)]
+    assert sent(subscriptions) == [("b", ALWAYS), ("a", None)]
     assert subscriptions.open
     assert subscriptions.answered(1, granted=True) is None
     assert subscriptions.answered(2, granted=True) is None
@@ -28,10 +28,10 @@ def test_requests_go_out_in_order_and_only_the_last_one_for_a_filter() -> None:
 def test_a_filter_wanted_again_is_requested_again() -> None:
     subscriptions = Subscriptions()
     subscriptions.want("a")
-    assert sent(subscriptions) == [("a", True)]
+    assert sent(subscriptions) == [("a", ALWAYS)]
     subscriptions.answered(1, granted=True)
     subscriptions.want("a")
-    assert sent(subscriptions) == [("a", True)]
+    assert sent(subscriptions) == [("a", ALWAYS)]
 
 
 def test_a_lost_connection_puts_the_unanswered_in_front() -> None:
@@ -43,7 +43,7 @@ def test_a_lost_connection_puts_the_unanswered_in_front() -> None:
     subscriptions.want("d")
     subscriptions.release("c")
     subscriptions.rewind()
-    assert sent(subscriptions) == [("a", True), ("d", True), ("c", False)]
+    assert sent(subscriptions) == [("a", ALWAYS), ("d", ALWAYS), ("c", None)]
 
 
 def test_a_lost_session_requests_all_that_is_wanted_and_nothing_else() -> None:
@@ -56,7 +56,7 @@ def test_a_lost_session_requests_all_that_is_wanted_and_nothing_else() -> None:
     assert subscriptions.answered(4, granted=False) == "d"
     subscriptions.release("b")
     subscriptions.renew()
-    assert sent(subscriptions) == [("a", True), ("c", True)]
+    assert sent(subscriptions) == [("a", ALWAYS), ("c", ALWAYS)]
 
 
 def test_a_refused_release_is_no_refused_subscription() -> None:
@@ -64,3 +64,18 @@ def test_a_refused_release_is_no_refused_subscription() -> None:
     subscriptions.release("a")
     sent(subscriptions)
     assert subscriptions.answered(1, granted=False) is None
+
+
+def test_a_subscription_that_may_be_there_already_does_not_weaken_one_that_waits() -> None:
+    subscriptions = Subscriptions()
+    subscriptions.want("a")
+    subscriptions.want("b", again=False)
+    subscriptions.want("a", again=False)
+    assert sent(subscriptions) == [("a", ALWAYS), ("b", IF_NEW)]
+    subscriptions.want("c")
+    subscriptions.rewind()
+    for name in ("a", "b", "c"):
+        subscriptions.want(name, again=False)
+    assert sent(subscriptions) == [("a", ALWAYS), ("c", ALWAYS), ("b", IF_NEW)]
+    subscriptions.renew()
+    assert sent(subscriptions) == [("a", ALWAYS), ("b", ALWAYS), ("c", ALWAYS)]

@@ -10,7 +10,7 @@ from second_writing import BAD_POINTS
 
 from coordinator.context import Context
 from coordinator.uploads import Uploads
-from hushfleet.actions import Publish
+from hushfleet.actions import Publish, Wake
 from hushfleet.errors import MalformedError
 from hushfleet.mqtt.topics import Topics
 from hushfleet.wire import round as wire
@@ -104,6 +104,37 @@ def test_another_upload_of_the_round_is_refused() -> None:
     answered(taking, HEADER)
     other = resigned(replace(HEADER, hashes=bytes(32)))
     assert answered(taking, other, now=12.0).reason == wire.ANOTHER_HELD
+
+
+def test_headers_within_a_second_are_answered_once_at_its_end_by_what_holds_then() -> None:
+    records = Records()
+    taking = uploads(records)
+    answered(taking, HEADER)
+    header = Frame("header", HEADER.to_body()).to_bytes()
+    for now in (10.2, 10.4, 10.9):
+        assert taking.on_header(9, header, True, now) == [Wake(11.0)]
+    records.write(taking.on_chunk(9, 2, UPLOAD.data[SIZE:], 10.95))
+    assert taking.answer_late(True, 10.99) == []
+    (sent,) = taking.answer_late(True, 11.0)
+    assert isinstance(sent, Publish)
+    assert Receipt.from_body(Frame.from_bytes(sent.payload).body).missing == b"\1"
+    assert taking.answer_late(True, 13.0) == []
+    # A round that has closed meanwhile asks for nothing more.
+    answered(taking, HEADER, now=14.0)
+    taking.on_header(9, header, True, 14.5)
+    late = [action for action in taking.answer_late(False, 15.0) if isinstance(action, Publish)]
+    assert [Receipt.from_body(Frame.from_bytes(sent.payload).body).reason for sent in late] == [wire.CLOSED]
+
+
+def test_the_last_chunk_is_answered_at_once_and_leaves_no_late_answer() -> None:
+    records = Records()
+    taking = uploads(records)
+    answered(taking, HEADER)
+    taking.on_header(9, Frame("header", HEADER.to_body()).to_bytes(), True, 10.2)
+    records.write(taking.on_chunk(9, 2, UPLOAD.data[SIZE:], 10.3))
+    actions = taking.on_chunk(9, 1, UPLOAD.data[:SIZE], 10.4)
+    assert [type(action) for action in actions if isinstance(action, Publish)] == [Publish]
+    assert taking.answer_late(True, 20.0) == []
 
 
 def test_a_header_with_a_signature_of_its_own_is_no_header() -> None:
