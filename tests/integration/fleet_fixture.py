@@ -146,6 +146,7 @@ class Fleet:
         f'{{ in = {HIDDEN}, out = {CLASSES}, act = "none" }}',
     )
     head = "softmax"
+    profile = _PROFILE
 
     def __init__(
         self,
@@ -178,7 +179,7 @@ class Fleet:
             (self.directory / name).mkdir(parents=True)
         rules, profile = self.configuration("fleet"), self.configuration("profile")
         rules.write_text(_RULES.replace("LAYERS", ", ".join(self.layers)) + _toml({**_POLICY, **policy}))
-        profile.write_text(_PROFILE)
+        profile.write_text(self.profile)
         desk = Desk.create(self.owner, hosts=[HOST], port=self.port, settings=rules, draw=random, now=now)
         desk.add(self.members, PARTICIPANT | MEMBER, str(profile), draw=random, now=now)
         desk.add(self.participants, PARTICIPANT, str(profile), draw=random, now=now)
