@@ -5,7 +5,7 @@ for: another model, fraction, number of bits or clipping norm begins with the fi
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from hushfleet.actions import Action, Save, Store
@@ -26,6 +26,7 @@ class _Record(Table):
     clip: F64
     first: F64
     step: F64
+    opened: U32
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,13 @@ def choose(
     profile = PROFILES[codec]
     coords, bits = coordinates(parameters, profile.keep), bits_for(expected, profile.spare_bits)
     first = step = first_step(clip, expected, bits, coords)
+    opened = 0
     saved = store.get(STEP)
     if saved is not None:
         record = _Record.from_body(saved)
         if (record.model, record.bits, record.coords, record.clip) == (model_hash, bits, coords, clip):
-            step = bounded(record.step, first)
-    save = Save(STEP, _Record(model_hash, bits, coords, clip, first, step).to_body())
+            step, opened = bounded(record.step, first), record.opened
+    save = Save(STEP, _Record(model_hash, bits, coords, clip, first, step, opened).to_body())
     return Encoding(ROTATED, bits, coords, profile.keep, clip, step), [save]
 
 
@@ -83,20 +85,20 @@ def next_step(
         plan, outcome, reason, metrics: of the round that ended.
         weight: the survivors' weights together; 0 if nothing was opened.
     """
-    from hushfleet.encoding.steps import after_wrapping
+    from hushfleet.encoding.steps import after_wrapping, growth
     from hushfleet.encoding.steps import next_step as following
 
     saved = store.get(STEP)
     if plan.codec == PLAIN or saved is None:
         return plan.step, []
     record, step = _Record.from_body(saved), plan.step
+    opened = record.opened + (outcome == APPLIED)
     if outcome == APPLIED:
         rms = metrics.norm * weight / plan.step / math.sqrt(plan.coords)
-        step = following(step, record.first, rms, plan.bits, plan.coords)
+        step = following(step, record.first, rms, plan.bits, plan.coords, growth(opened, plan.keep))
     elif (outcome, reason) == (VOID, CHECKSUM):
         step = after_wrapping(step, record.first)
-    after = _Record(record.model, record.bits, record.coords, record.clip, record.first, step)
-    return step, [Save(STEP, after.to_body())]
+    return step, [Save(STEP, replace(record, step=step, opened=opened).to_body())]
 
 
 def server_step(plan: Plan) -> tuple[float, float]:

@@ -15,7 +15,7 @@ import math
 
 from hushfleet.errors import ConfigurationError
 
-GROWTH = 1.1
+SMALLEST_GROWTH = 1.1
 """Room for a sum that is longer than the last one."""
 SMALLEST_CHANGE, LARGEST_CHANGE = 0.25, 2.5
 BELOW_FIRST, ABOVE_FIRST = 2.0**-12, 4.0
@@ -54,7 +54,20 @@ def first_step(clip: float, expected: int, bits: int, coords: int) -> float:
     return deviations(coords) * expected * clip / math.sqrt(coords) / (1 << bits)
 
 
-def next_step(step: float, first: float, rms: float, bits: int, coords: int) -> float:
+def growth(opened: int, keep: float) -> float:
+    """How much longer than the last one the next sum may be.
+
+    Residuals pile up until every coordinate has been sent once: of similar updates the second sum is twice as long as
+    the first, the third half as long again, and so on for 1/keep rounds.
+
+    Args:
+        opened: sums opened since a fleet began without residuals, at least 1.
+        keep: fraction of the coordinates that are sent.
+    """
+    return max(SMALLEST_GROWTH, (opened + 1) / opened) if keep < 1 else SMALLEST_GROWTH
+
+
+def next_step(step: float, first: float, rms: float, bits: int, coords: int, room: float = SMALLEST_GROWTH) -> float:
     """The step after a sum was opened.
 
     Args:
@@ -62,8 +75,9 @@ def next_step(step: float, first: float, rms: float, bits: int, coords: int) -> 
         first: `first_step` of the round to come.
         rms: root mean square of the centred sum, in steps.
         bits, coords: of the round to come.
+        room: `growth`.
     """
-    change = GROWTH * rms * 2 * deviations(coords) / (1 << bits)
+    change = room * rms * 2 * deviations(coords) / (1 << bits)
     return bounded(step * min(max(change, SMALLEST_CHANGE), LARGEST_CHANGE), first)
 
 

@@ -1,0 +1,39 @@
+"""The rotated codec over a real broker: past a key frame, a device killed on the way, and one that comes late."""
+
+import signal
+from pathlib import Path
+
+import pytest
+from fleet_fixture import COORDINATOR, Fleet, Witness
+
+pytestmark = pytest.mark.integration
+
+ROUNDS = 18
+LATE, KILLED = "part-2", "part-1"
+
+
+def test_everyone_ends_with_one_model_the_killed_and_the_late_too(tmp_path: Path) -> None:
+    # Four of six are enough: one comes late, one is killed.
+    rounds = {"total": ROUNDS, "enough": 0.6, "patience": 0.3, "codec": "default"}
+    with Fleet(tmp_path, policy={"epoch_rounds": 32}, rounds=rounds) as fleet:
+        fleet.broker.start()
+        with Witness(fleet) as witness:
+            fleet.start(COORDINATOR, *(name for name in fleet.devices if name != LATE))
+            fleet.wait_for(KILLED, "uploading", round=3)
+            fleet.processes[KILLED].signal(signal.SIGKILL)
+            fleet.processes[KILLED].wait()
+            fleet.start(KILLED)
+            fleet.wait_for(COORDINATOR, "round", round=17)
+            fleet.start(LATE)
+            fleet.wait_for(COORDINATOR, "stopped")
+            last = fleet.events(COORDINATOR, "round")[-1]["version"]
+            for name in fleet.devices:
+                fleet.wait_for(name, "score", version=last)
+            fleet.stop(*fleet.devices)
+            witness.check()
+        outcomes = [told["outcome"] for told in fleet.events(COORDINATOR, "round")]
+        assert outcomes.count("applied") == last > 16, outcomes
+        models = {fleet.model(name) for name in (COORDINATOR, *fleet.devices)}
+        assert len(models) == 1
+        first, newest = fleet.events(COORDINATOR, "round")[0], fleet.events(COORDINATOR, "round")[-1]
+        assert newest["loss"] < first["loss"]
