@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "watch_splits": [],
     "secagg": ["--install-flower"],
     "large_round": [],
+    "goodput": [],
 }
 """Scripts, with their arguments besides `--json`."""
 

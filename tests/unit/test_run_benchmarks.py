@@ -20,7 +20,7 @@ Path(sys.argv[-1]).write_text(json.dumps(sys.argv[1:-1]))
 def fakes(tmp_path: Path) -> Path:
     """The runner beside scripts that write their arguments as their figures."""
     (tmp_path / "run.py").write_text(RUN.read_text())
-    for name in ("watch_splits", "secagg", "large_round"):
+    for name in ("watch_splits", "secagg", "large_round", "goodput"):
         assert (SCRIPTS / f"{name}.py").exists()
         (tmp_path / f"{name}.py").write_text(FAKE)
     return tmp_path
@@ -35,7 +35,12 @@ def test_without_arguments_all_figures_go_to_the_build_directory(fakes: Path) ->
     done = run(fakes)
     assert done.returncode == 0, done.stderr
     figures = json.loads((fakes / "build" / "benchmarks.json").read_text())
-    assert figures == {"watch_splits": ["--json"], "secagg": ["--install-flower", "--json"], "large_round": ["--json"]}
+    assert figures == {
+        "watch_splits": ["--json"],
+        "secagg": ["--install-flower", "--json"],
+        "large_round": ["--json"],
+        "goodput": ["--json"],
+    }
 
 
 def test_some_of_them_another_file_and_no_peer(fakes: Path) -> None:
