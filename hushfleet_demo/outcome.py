@@ -118,8 +118,8 @@ def draw(
     left.set(xlabel="round", ylabel="accuracy", title="Accuracy on the two people whom the model never saw")
     left.legend(loc="lower right")
     for axes, values, title in (
-        (middle, upload, "One upload, as the coordinator got it: noise"),
-        (right, opened, "The sum of all, opened: a part of the update, rotated"),
+        (middle, upload, "One upload: noise"),
+        (right, opened, "The opened sum: a part, rotated"),
     ):
         side = int(np.sqrt(len(values)))
         limit = np.abs(values).max() or 1
