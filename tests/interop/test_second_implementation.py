@@ -7,6 +7,7 @@ under the second coordinator, over a real broker with TLS.
 import json
 import tomllib
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -463,9 +464,11 @@ def test_members_refuse_what_the_text_refuses(tmp_path: Path) -> None:
         )
         m1, m2, b1 = index["m1"], index["m2"], index["b1"]
 
-        def refuses(kind: str, frame: Frame, name: str = "1") -> None:
-            """m1 refuses this frame, which it says of its topic."""
-            seen = len(journal.events)
+        numbers = count(100)
+
+        def refuses(kind: str, frame: Frame, name: str = "") -> None:
+            """m1 refuses this frame, which it says of its topic, once of each and of each reason."""
+            seen, name = len(journal.events), name or str(next(numbers))
             coordinator.send(m1, kind, name, frame)
             journal.wait(
                 is_event("m1", "refused", topic=f"down/{m1}/{kind}/{name}/0"), STEP, f"refusal of {kind}", since=seen
