@@ -9,7 +9,7 @@ from world import START, RoundSettings, World, make_fleet
 
 from edge_agent.member import ANSWER, Answer, Member
 from hushfleet.actions import Action, Erase, Note, Publish, Save
-from hushfleet.errors import RefusedError
+from hushfleet.errors import MalformedError, RefusedError
 from hushfleet.secagg.sealing import unseal
 from hushfleet.wire.framing import Frame, pack_indices, read
 from hushfleet.wire.round import Blame, MaskSum, Request, Share, Survivor
@@ -121,6 +121,15 @@ def test_a_set_may_be_as_small_and_as_large_as_the_policy_says() -> None:
     large = Asked(largest_survivor_set=3)
     with pytest.raises(RefusedError, match="a set of 4 is outside the policy"):
         large.show()
+
+
+def test_the_largest_set_there_may_be_is_read_and_a_larger_one_is_not() -> None:
+    asked = Asked()
+    for number, error, why in ((16_383, RefusedError, "outside the policy"), (16_386, MalformedError, "bytes")):
+        entries = [replace(asked.entries[0], index=index) for index in range(number)]
+        asked.survivors = asked.adversary.set_of(asked.announced, entries)
+        with pytest.raises(error, match=why):
+            asked.show()
 
 
 @pytest.mark.parametrize(("ago", "refused"), [(50, False), (49, True), (0, True), (-1, False)])
