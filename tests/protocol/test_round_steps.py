@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from world import RoundSettings, World, height, make_fleet
 
+from coordinator.audit import CLEARED
 from coordinator.round import LARGEST_NOTE, OPEN, SUM_EVIDENCE, Round, _Open
 from coordinator.uploads import EVIDENCE as UPLOAD_EVIDENCE
 from hushfleet.actions import Action, Note, Publish, Wake
@@ -160,6 +161,7 @@ def test_a_plan_says_what_settings_documents_and_committee_say(clip: float) -> N
 def test_the_first_round_of_a_new_ledger_has_the_number_that_the_settings_say() -> None:
     fleet = Listener(replace(SETTINGS, first=7))
     assert fleet.round.last == 6
+    assert fleet.round.version() == 0
     fleet.until("plan")
     assert fleet.plan().round >= 7
 
@@ -506,6 +508,8 @@ def test_the_coin_is_tossed_once_a_round() -> None:
     fleet.until("round")
     assert fleet.result().outcome == APPLIED
     assert len(fleet.said("examining")) == len(fleet.said("cleared")) == 1
+    # The next suspicion goes on from here.
+    assert fleet.world.records[0].data[CLEARED]
 
 
 @pytest.mark.parametrize("evidence", [True, False])
