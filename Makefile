@@ -6,7 +6,7 @@ ROUNDS ?= 20000
 FIRST_SEED ?= 0
 ARGS ?=
 
-.PHONY: demo test check test-floor bench soak setup setup-test clean
+.PHONY: demo test check test-floor bench soak mutants setup setup-test clean
 
 demo: setup
 	@.venv/bin/hushfleet demo $(ARGS)
@@ -39,6 +39,10 @@ else ifdef ACKS
 else
 	$(PYTHON) tests/protocol/swarm.py --rounds $(ROUNDS) --first-seed $(FIRST_SEED)
 endif
+
+# Small faults put into the code one at a time, which the tests must notice. ARGS names parts of tools/mutants.toml.
+mutants: setup-test
+	@tools/mutants.sh $(ARGS)
 
 setup:
 	@tools/setup.sh mosquitto
