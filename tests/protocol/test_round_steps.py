@@ -368,7 +368,8 @@ def test_a_decline_is_noted_and_waited_for_no_longer() -> None:
     fleet.until("accepted")
     for reason, why in ((DATA, "data"), (BATTERY, "battery")):
         said = fleet.tell("decline", 6, fleet.sealed(6, Decline(6, fleet.plan_hash(), reason)))
-        assert said == [Note("declined", {"device": 6, "reason": reason, "why": why})]
+        fields = {"device": 6, "round": 1, "reason": reason, "why": why}
+        assert said == [Note("declined", fields, sender="up/6")]
     # One is missing still. With it, all are there who will come: long before the plan closes.
     assert fleet.round.advance(fleet.world.now) == []
     fleet.tell("decline", 7, fleet.sealed(7, Decline(7, fleet.plan_hash(), DATA)))
