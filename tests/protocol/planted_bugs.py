@@ -118,7 +118,7 @@ BUGS: dict[str, Bug] = {
         "edge_agent.member",
         "            actions = self._record(replace(answer, recovered=pack_indices([*recovered, request.lost])))",
         "            self._answer = replace(answer, recovered=pack_indices([*recovered, request.lost]))",
-        seed=15,
+        seed=30,
     ),
     "secrets-outlive-the-round": Bug(
         "edge_agent.member",
