@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from hushfleet.codec import lanes
+from hushfleet.codec import PLAIN_BITS, lanes
 from hushfleet.learning.layers import initial_flat, parameter_count
 from hushfleet.secagg.residues import vector_length
 from hushfleet_demo import outcome as results
@@ -19,7 +19,7 @@ from hushfleet_demo import watch_task as task
 from hushfleet_demo.data import Person, load_people
 from hushfleet_demo.local_fleet import run
 from hushfleet_demo.view import View, progress
-from hushfleet_demo.watch import UNSEEN, UPLOADS, Course, Federation
+from hushfleet_demo.watch import UNSEEN, Course, Federation
 from hushfleet_demo.watch_splits import Split, own, run_splits, summary, without_federation
 
 
@@ -93,7 +93,7 @@ def _measure(
         dropouts=len(course.dropped),
         recoveries=len(course.recoveries),
         parameters=parameters,
-        bits_per_parameter=8 * vector_length(task.coords(), task.bits(UPLOADS), lanes(0)) / parameters,
+        bits_per_parameter=8 * vector_length(parameters, PLAIN_BITS, lanes(0)) / parameters,
         accuracy=results.Accuracy(federated, alone, pooled),
         bytes=results.Traffic(
             sum(course.sent[name] for name in plain) / len(plain) / rounds,
@@ -112,10 +112,8 @@ def _draw(federation: Federation, outcome: results.Outcome, output: Path) -> Pat
     output.mkdir(parents=True, exist_ok=True)
     picture = output / "watch.png"
     course = federation.course
-    marks = dict.fromkeys(course.dropped, "participant killed") | dict.fromkeys(course.recoveries, "member killed")
-    results.draw(
-        picture, course.curve(), outcome, *results.residues_of(upload, opened, task.coords(), task.bits(UPLOADS)), marks
-    )
+    marks = dict.fromkeys(course.dropped, "upload cut off") | dict.fromkeys(course.recoveries, "member killed")
+    results.draw(picture, course.curve(), outcome, *results.residues_of(upload, opened, outcome.parameters), marks)
     return picture
 
 

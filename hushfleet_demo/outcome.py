@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hushfleet.codec import lanes, unpack_opened
+from hushfleet.codec import PLAIN_BITS, lanes, unpack_opened
 from hushfleet.errors import ConfigurationError
 from hushfleet.secagg.residues import Vector, signed
 
@@ -39,7 +39,7 @@ class Outcome:
 
     Attributes:
         broker: name and version of the real broker.
-        dropouts: participants killed before their upload was there.
+        dropouts: participants killed while their upload was incomplete.
         recoveries: committee members whose masks the others recovered.
         bits_per_parameter: of one upload, tail included.
         splits: the mean over all choices of two unseen people, sums in memory.
@@ -67,10 +67,10 @@ class Outcome:
             raise ConfigurationError(f"cannot write {path}: {error.strerror}; name another file") from None
 
 
-def residues_of(upload: bytes, opened: bytes, coords: int, bits: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """One upload and the opened sum of a round as the coordinator holds them: signed integers, shape (m,)."""
-    vector = Vector.from_bytes(upload, bits, coords, lanes(0))
-    return signed(vector.body, bits)[:coords], unpack_opened(opened, bits, coords)
+def residues_of(upload: bytes, opened: bytes, parameters: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """One upload and the opened sum of a round as the coordinator holds them: signed integers, shape (d,)."""
+    vector = Vector.from_bytes(upload, PLAIN_BITS, parameters, lanes(0))
+    return signed(vector.body, PLAIN_BITS)[:parameters], unpack_opened(opened, PLAIN_BITS, parameters)
 
 
 def draw(
@@ -118,8 +118,8 @@ def draw(
     left.set(xlabel="round", ylabel="accuracy", title="Accuracy on the two people whom the model never saw")
     left.legend(loc="lower right")
     for axes, values, title in (
-        (middle, upload, "One upload: noise"),
-        (right, opened, "The opened sum: a part, rotated"),
+        (middle, upload, "One upload, as the coordinator got it: noise"),
+        (right, opened, "The sum of all, opened: signal"),
     ):
         side = int(np.sqrt(len(values)))
         limit = np.abs(values).max() or 1
@@ -137,7 +137,7 @@ def table(outcome: Outcome, splits: "list[Split]") -> list[tuple[str, str]]:
     return [
         ("broker", outcome.broker),
         ("devices, rounds", f"{outcome.devices}, {outcome.rounds} in {outcome.seconds:.0f} s"),
-        ("accidents", f"participants killed: {outcome.dropouts}, recoveries of a member: {outcome.recoveries}"),
+        ("accidents", f"uploads cut off: {outcome.dropouts}, recoveries of a member: {outcome.recoveries}"),
         (
             "accuracy on two unseen people",
             f"federated {accuracy.federated_unseen:.3f}, a person's own model {accuracy.local_unseen:.3f}, "
@@ -153,9 +153,5 @@ def table(outcome: Outcome, splits: "list[Split]") -> list[tuple[str, str]]:
             f"{traffic.up_per_device_round:,.0f} up, {traffic.down_per_device_round:,.0f} down "
             "(MQTT at the agents' sockets, TLS not counted)",
         ),
-        (
-            "upload",
-            f"{outcome.parameters} parameters, {outcome.bits_per_parameter:.2f} bits each: "
-            f"{32 / outcome.bits_per_parameter:.0f} times fewer than float32",
-        ),
+        ("upload", f"{outcome.parameters} parameters, {outcome.bits_per_parameter:.2f} bits each"),
     ]

@@ -1,8 +1,8 @@
 """The demo's federation: ten people's smartwatch recordings, ten agents, one coordinator, a real broker.
 
 Eight people's agents train; the two others' follow the model and score it on their own people, whom it never saw. The
-committee are those two and three participants. On the way one participant is killed before its upload is there, and one
-member when a plan appears.
+committee are those two and three participants. On the way one participant is killed while its upload is under way, and
+one member when a plan appears.
 """
 
 import json
@@ -20,8 +20,6 @@ from hushfleet_demo.local_fleet import HOST, LocalFleet, run
 
 UNSEEN = (3, 10)
 """The people whom the model never sees, by their number: of all 45 choices the one closest to the mean of all."""
-UPLOADS = 8
-"""Participants: all people but the unseen."""
 MEMBER_PARTICIPANTS = 3
 DROPPED_AT, DROPPED_FOR = 8, 3
 """The round in which a participant is killed, and for how many rounds it stays away."""
@@ -76,7 +74,6 @@ answer = 2
 recover = 10
 enough = 0.85
 patience = 0.4
-codec = "default"
 steps = {steps}
 batch = {batch}
 rate = {rate}
@@ -112,7 +109,7 @@ class Course:
         scores: for each unseen person, (version, accuracy, rows) in order.
         traffic: by round, bytes sent and received of each plain participant, at its socket.
         sent, received: bytes of each agent over all its lives.
-        dropped: rounds in which the participant was killed and its upload was not there.
+        dropped: whether the participant was killed while its upload was incomplete.
         recoveries: rounds in which a member's mask sum was recovered.
         epochs: committees that got ready.
         remarks: what befell the fleet, in words.
@@ -259,11 +256,13 @@ class Federation:
     def _on_coordinator(self, what: str, event: dict[str, Any]) -> None:
         course = self.course
         match what:
-            case "plan" if event["round"] >= DROPPED_AT and not course.dropped and not self._under_attack:
-                # An upload is one small message: it cannot be cut, but its sender can be gone before it is there.
-                self.local.processes[self._victim].kill()
-                self._under_attack = event["round"]
-                course.remarks.append(f"round {event['round']}: {self._victim} killed while it trained")
+            case "first-chunk" if event["device"] == self._index[self._victim]:
+                if event["round"] >= DROPPED_AT and not course.dropped and not self._under_attack:
+                    self.local.processes[self._victim].kill()
+                    self._under_attack = event["round"]
+                    course.remarks.append(
+                        f"round {event['round']}: {self._victim} killed while its upload was under way"
+                    )
             case "accepted" if event["device"] == self._index[self._victim] and event["round"] == self._under_attack:
                 # It was quicker than the kill: this one does not count, and another round will do.
                 self._under_attack = 0
@@ -287,7 +286,7 @@ class Federation:
             self._again(self._lost_member)
         if self._under_attack == number:
             course.dropped.append(number)
-            course.remarks.append(f"round {number}: nothing of it is in the sum")
+            course.remarks.append(f"round {number}: its upload was incomplete; nothing of it is in the sum")
         if course.dropped and number == course.dropped[0] + DROPPED_FOR:
             course.remarks.append(f"round {number}: {self._victim} comes back")
             self._again(self._victim)

@@ -4,29 +4,26 @@ What is federated here goes through the real codec. Masks are left out, since th
 remains of the uploads after the masks.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from nacl.utils import random
 from numpy.typing import NDArray
 
 from hushfleet import codec
-from hushfleet.encoding.grid import Grid
-from hushfleet.encoding.steps import after_wrapping, first_step, growth, next_step
 from hushfleet.hashing import digest
 from hushfleet.learning.layers import initial_flat
 from hushfleet.learning.local import LocalResult, evaluate, train
 from hushfleet.learning.metrics import accuracy
-from hushfleet.replay import replay
-from hushfleet.rotated import encode_rotated, open_rotated
 from hushfleet.secagg.residues import Vector, add_into
-from hushfleet.wire.round import ROTATED, Delta
 from hushfleet_demo import watch_task as task
 from hushfleet_demo.data import Person
 
 Flat = NDArray[np.float32]
+
+STEP = codec.plain_step(task.CLIP, task.LARGEST_SURVIVOR_SET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,52 +69,38 @@ def _name(unseen: Sequence[Person]) -> str:
 
 
 def _federated(start: Flat, people: Sequence[Person], name: str) -> Flat:
-    size, devices, bits, coords = start.size, len(people), task.bits(len(people)), task.coords()
-    first = step = first_step(task.CLIP, devices, bits, coords)
-    flat, version, indices = start, 0, list(range(devices))
-    residuals = [np.zeros_like(start) for _ in people]
+    flat = start
     for round_number in range(task.ROUNDS):
-        plan_hash = digest("body", f"{name}, round {round_number}".encode())
-        checksum_seed, grid = digest("chks", plan_hash), Grid(size, coords, plan_hash)
-        total, wholes = Vector.zeros(coords, bits, codec.lanes(0)), []
-        for index, person in enumerate(people):
+        checksum_seed = digest("chks", f"{name}, round {round_number}".encode())
+        total = Vector.zeros(flat.size, codec.PLAIN_BITS, codec.lanes(0))
+        for person in people:
             local = _train(flat, person.windows, person.labels, task.STEPS, f"{name}, {round_number}, {person.number}")
-            wholes.append(local.delta + residuals[index])
-            vector = encode_rotated(
-                wholes[-1],
-                1.0,
-                codec.LocalReport(local.examples, local.training_loss_sum, 0, 0.0, 0),
-                grid=grid,
-                index=index,
-                bits=bits,
-                clip=task.CLIP,
-                step=step,
-                checksum_seed=checksum_seed,
-            )
-            add_into(total, vector)
-        try:
-            opened = open_rotated(
-                total,
-                indices,
-                grid=grid,
-                bits=bits,
-                clip=task.CLIP,
-                step=step,
-                largest_weight=1.0,
-                checksum_seed=checksum_seed,
-            )
-        except codec.OpeningError:
-            step = after_wrapping(step, first)
-            continue
-        version += 1
-        body = codec.pack_opened(opened.residues, opened.bits)
-        rate, momentum = task.PROFILE.server_rate, task.PROFILE.server_momentum
-        delta = Delta(0, version, plan_hash, opened.bits, body, step, opened.weight, rate, ROTATED, momentum)
-        flat = replay(flat, delta, indices, size, task.CLIP).state
-        residuals = [grid.dropped(whole) for whole in wholes]
-        rms = opened.metrics.norm * devices / step / math.sqrt(coords)
-        step = next_step(step, first, rms, bits, coords, growth(version, task.PROFILE.keep))
+            add_into(total, _encoded(local, checksum_seed))
+        opened = codec.open_plain(
+            total,
+            len(people),
+            coords=flat.size,
+            clip=task.CLIP,
+            step=STEP,
+            largest_weight=1.0,
+            checksum_seed=checksum_seed,
+        )
+        body = codec.pack_opened(opened.residues, codec.PLAIN_BITS)
+        flat = codec.apply_delta(flat, body, bits=codec.PLAIN_BITS, step=STEP, weight=opened.weight, rate=1.0)
     return flat
+
+
+def _encoded(local: LocalResult, checksum_seed: bytes) -> Vector:
+    return codec.encode_plain(
+        local.delta,
+        1.0,
+        codec.LocalReport(local.examples, local.training_loss_sum, 0, 0.0, 0),
+        clip=task.CLIP,
+        step=STEP,
+        largest_survivor_set=task.LARGEST_SURVIVOR_SET,
+        checksum_seed=checksum_seed,
+        draw=random,
+    )
 
 
 def _trained_at_once(start: Flat, people: Sequence[Person], name: str) -> Flat:

@@ -1,9 +1,6 @@
 """The watch federation's one learning task: what the demo and the benchmark of all splits share."""
 
-from hushfleet.encoding.profiles import PROFILES
-from hushfleet.encoding.steps import bits_for
-from hushfleet.encoding.subset import coordinates
-from hushfleet.learning.layers import Dense, Head, parameter_count
+from hushfleet.learning.layers import Dense, Head
 
 CLASSES = 7
 FEATURES = 36
@@ -21,15 +18,4 @@ PROXIMAL = 0.0
 CLIP = 2.0
 """Above the longest delta seen in any split (1.8, in the first round; half of all are below 0.4), so nothing is cut."""
 LARGEST_SURVIVOR_SET = 16
-PROFILE = PROFILES["default"]
-"""Of the rotated codec."""
-
-
-def coords() -> int:
-    """Coordinates in an upload."""
-    return coordinates(parameter_count(LAYERS), PROFILE.keep)
-
-
-def bits(devices: int) -> int:
-    """Bits of each, for so many participants."""
-    return bits_for(devices, PROFILE.spare_bits)
+"""With `CLIP` it gives the codec's step: 0.00098."""
