@@ -16,8 +16,8 @@ MORE_BITS = (0, 1)
 COMMITTEES = ((3, 0), (4, 1), (5, 1), (7, 1), (7, 2), (9, 3), (11, 4), (16, 3))
 """(c, f)."""
 WINDOWS = (1, 2, 4, 8, 16)
-AVAILABLE = (PLAIN,)
-"""Codecs that the devices of this version take part with."""
+COMPARED = (PLAIN,)
+"""Codecs whose reckoned bytes were compared with real sockets."""
 
 MEASURED = (10, 50, 100)
 """Devices in the measurements below."""

@@ -14,7 +14,7 @@ from hushfleet.errors import ConfigurationError, MalformedError
 from hushfleet.wire.documents import LARGEST_SURVIVOR_SET, ModelSpec
 from hushfleet.wire.framing import Frame, read
 from hushfleet.wire.round import PLAIN, ROTATED
-from planner.choices import AVAILABLE
+from planner.choices import COMPARED
 from planner.costs import Training
 from planner.planner import TARGETS, Option, Proposal, Wishes, propose
 
@@ -58,7 +58,7 @@ _share = click.FloatRange(0, 1, max_open=True)
     show_default=True,
     help="Rounds of one committee's keys, as in the policy.",
 )
-@click.option("--all-codecs", is_flag=True, help="Recommend codecs too that this version's devices still decline.")
+@click.option("--all-codecs", is_flag=True, help="Recommend codecs too whose bytes were not compared with sockets yet.")
 @click.option(
     "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw it into this file: .png, .svg or .html."
 )
@@ -92,7 +92,7 @@ def plan(
         downtime=downtime,
         risk=risk,
         epoch_rounds=epoch_rounds,
-        codecs=(PLAIN, ROTATED) if all_codecs else AVAILABLE,
+        codecs=(PLAIN, ROTATED) if all_codecs else COMPARED,
     )
     proposal = propose(wishes, TARGETS[target])
     if plot is not None:

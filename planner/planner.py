@@ -203,7 +203,7 @@ def _against(wishes: Wishes, option: Option) -> Iterator[str]:
 
 
 def _not_yet(option: Option) -> str:
-    return f"devices of this version decline codec {option.choice.encoding.codec}"
+    return f"the bytes of codec {option.choice.encoding.codec} were not compared with real sockets yet"
 
 
 def _best(options: list[Option], target: Target) -> Option:

@@ -35,7 +35,7 @@ def proposal(target: str = "bytes", **changes: Any) -> Proposal:
         "downtime": 0.05,
         "risk": 0.01,
         "epoch_rounds": 32,
-        "codecs": choices.AVAILABLE,
+        "codecs": choices.COMPARED,
     }
     return propose(Wishes(**{**wishes, **changes}), TARGETS[target])
 
@@ -65,14 +65,14 @@ def test_nothing_that_is_allowed_is_much_better(target: str) -> None:
     assert measure(found.best) <= 1.03 * min(map(measure, allowed))
 
 
-def test_codecs_that_devices_decline_are_named_but_not_recommended() -> None:
+def test_codecs_whose_bytes_were_not_compared_are_named_but_not_recommended() -> None:
     now, later = proposal(), proposal(codecs=BOTH_CODECS)
     assert now.better is not None
     assert now.better.choice.encoding.codec == 1
     assert now.better.participant.bytes < now.best.participant.bytes / 3
     assert later.best.choice == now.better.choice
     assert later.better is None
-    assert any("decline codec 1" in verdict.why for verdict in now.others["encoding"])
+    assert any("bytes of codec 1 were not compared" in verdict.why for verdict in now.others["encoding"])
 
 
 def test_an_encoding_that_did_not_get_there_is_never_recommended() -> None:
