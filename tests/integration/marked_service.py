@@ -60,8 +60,7 @@ def mark_decisions(marks: Marks) -> None:
     def marked_decide(runner: Runner, event: Event) -> list[Any]:
         actions = decide(runner, event)
         token = tokens.pop(event, None)
-        store: Any = runner._store
-        if store._changed:
+        if _changes_records(runner._store):
             if token is not None:
                 marks.write(f"owe {token.generation}.{token.number}")
             for action in actions:
@@ -70,6 +69,11 @@ def mark_decisions(marks: Marks) -> None:
         return actions
 
     _replace(Runner, post=marked_post, _decide=marked_decide)
+
+
+def _changes_records(store: Any) -> bool:
+    """Whether the open transaction does so far; an erasure of what is not there writes nothing."""
+    return bool(store._changed or store._saves) or any(store._select(key) for key in store._erasures)
 
 
 def mark_departures(marks: Marks) -> None:
