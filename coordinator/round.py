@@ -303,6 +303,9 @@ class Round:
         """Freeze, ask, recover, open or give up: whatever is due."""
         if self.plan is None:
             return []
+        if now < self.plan.opens - (self.plan.until - self.plan.opens):
+            # The clock was set back by more than a whole round, and this one would not end in time.
+            return self._end(ABORTED, RESTART, now)
         receipts = self._uploads.answer_late(self._collecting(now), now)
         return [*receipts, *self._advance(now)]
 

@@ -127,9 +127,13 @@ class Setup:
 
     def advance(self, next_round: int, now: float) -> list[Action]:
         """Begin an attempt when one is due, and judge the deadlines of the one under way."""
-        if self._call is not None:
+        call, pause = self._call, self._attempt.again - now
+        if call is not None and call.ready_by - now > 2 * self._settings.ready:
+            return self._fail(set(), "the clock was set back since the call", now)
+        if call is not None:
             return [*self._ask_again(now), *self._check_deadlines(now)]
-        if now < self._attempt.again or not self._epochs.due(next_round, now):
+        # A longer pause than there is was begun by a clock that has been set back since.
+        if 0 < pause <= LONGEST_PAUSE or not self._epochs.due(next_round, now):
             return []
         return self._begin(next_round, now)
 

@@ -20,6 +20,8 @@ from hushfleet.mqtt.events import AckToken
 BATCH = 64
 TICK = 10.0
 """Seconds after which a role looks at the clock anyway."""
+SET_BACK = 60.0
+"""Seconds by which a clock goes back, at least, for a role to start anew: what it waits for would be as late."""
 
 Event = Callable[[Any, float], Iterable[Any]]
 """What happened, as a call of the role with the time; it returns the role's actions."""
@@ -86,6 +88,7 @@ class Runner:
         self._events: queue.SimpleQueue[tuple[Event | None, AckToken | None]] = queue.SimpleQueue()
         self._wakes: list[float] = []
         self._stopping = threading.Event()
+        self._newest = 0.0
         self.role: Any = None
         self.failures = 0
 
@@ -146,8 +149,14 @@ class Runner:
 
     def _decide(self, event: Event) -> list[Any]:
         """One event's actions; its records are written into the open transaction."""
+        now = self._clock()
+        anew: list[Any] = []
+        if now < self._newest - SET_BACK:
+            self._journal.write("clock-set-back", seconds=round(self._newest - now))
+            anew = self._write(self._begin_anew(now))
+        self._newest = now
         try:
-            actions = list(event(self.role, self._clock()))
+            return [*anew, *self._write(event(self.role, now))]
         except StorageError:
             raise
         except Exception as error:
@@ -156,15 +165,22 @@ class Runner:
             # Whoever found out how to cause it can cause it again.
             place = _place(error)
             self._journal.hear("internal-error", place, error=f"{type(error).__name__}: {error}", place=place)
-            self.role = self._make_role()
-            now = self._clock()
-            return [*self._start(self.role, now), *self.role.on_connected(False, now)]
-        for action in actions:
+            return [*anew, *self._write(self._begin_anew(now))]
+
+    def _begin_anew(self, now: float) -> Iterable[Any]:
+        """Build the role from its records again, as after a crash."""
+        self.role = self._make_role()
+        return [*self._start(self.role, now), *self.role.on_connected(False, now)]
+
+    def _write(self, actions: Iterable[Any]) -> list[Any]:
+        """Write the actions' records into the open transaction."""
+        done = list(actions)
+        for action in done:
             if isinstance(action, Save):
                 self._store.save(action.key, action.value)
             elif isinstance(action, Erase):
                 self._store.erase(action.key)
-        return actions
+        return done
 
     def _execute(self, action: Any) -> None:
         match action:

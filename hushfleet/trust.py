@@ -79,7 +79,11 @@ class Trust:
         self._build_time = build_time
         self._newest = 0
         self._documents: dict[str, tuple[bytes, Document]] = {}
+        self._entries: dict[str, Entry] = {}
+        self._here: dict[str, Document] = {}
+        self._missing: list[Entry] = []
         self._restore(store)
+        self._match()
 
     def _restore(self, store: Store) -> None:
         self._newest = int.from_bytes(store.get(_TIME) or b"", "little")
@@ -99,6 +103,17 @@ class Trust:
                 case name:
                     table = _TABLES[name.removeprefix("doc/")]
                     self._documents[table.KIND] = (frame.hash(self.fleet), read(frame, table))
+
+    def _match(self) -> None:
+        """Match the documents here with the manifest's list; what holds now is asked for with every message."""
+        self._entries = {entry.name: entry for entry in self.manifest.docs} if self.manifest else {}
+        self._here = {
+            name: document
+            for name, (document_hash, document) in self._documents.items()
+            if name in self._entries and self._entries[name].hash == document_hash
+        }
+        listed = [self._entries[name] for name in self.needed if name in self._entries]
+        self._missing = [entry for entry in listed if entry.name not in self._here]
 
     def _keep(self, name: str, data: bytes, document: Document) -> list[Action]:
         """Save what was just verified, and the time that it proves; records that are replaced take no time back."""
@@ -130,7 +145,7 @@ class Trust:
         """`ready`, or why this party takes part in nothing: waiting-for-documents, stale-fleet, upgrade-needed."""
         if self.upgrade_needed:
             return UPGRADE
-        if self.root is None or self.manifest is None or self.manifest.root != self.root.version or self.missing():
+        if self.root is None or self.manifest is None or self.manifest.root != self.root.version or self._missing:
             return WAITING
         if self.committee is not None and self.coordinator(now) is None:
             return STALE
@@ -138,11 +153,11 @@ class Trust:
 
     def missing(self) -> list[Entry]:
         """The needed documents that the manifest lists and that are not here in that version."""
-        return [entry for entry in map(self._entry, self.needed) if entry and self._current(entry) is None]
+        return self._missing
 
     def hash_of(self, name: str) -> bytes | None:
         """The hash of a document in the newest manifest."""
-        entry = self._entry(name)
+        entry = self._entries.get(name)
         return entry.hash if entry else None
 
     @property
@@ -200,16 +215,8 @@ class Trust:
         cert = self.committee.candidates().get(index) if self.committee else None
         return cert.key if cert else None
 
-    def _entry(self, name: str) -> Entry | None:
-        return self.manifest.entry(name) if self.manifest else None
-
-    def _current(self, entry: Entry) -> Document | None:
-        held = self._documents.get(entry.name)
-        return held[1] if held and held[0] == entry.hash else None
-
     def _document(self, name: str, table: type[DocumentType]) -> DocumentType | None:
-        entry = self._entry(name)
-        document = self._current(entry) if entry else None
+        document = self._here.get(name)
         return document if isinstance(document, table) else None
 
     # What arrives. Each returns what to save, and raises MalformedError or RefusedError.
@@ -252,6 +259,7 @@ class Trust:
             self._check_entries(self.manifest, manifest)
         self.manifest, self.manifest_hash = manifest, frame.hash(self.fleet)
         self.upgrade_needed = False
+        self._match()
         actions = self._keep("manifest", data, manifest)
         if self.date and self.date.manifest != self.manifest_hash:
             self.date = None
@@ -301,7 +309,7 @@ class Trust:
 
     def offer_document(self, name: str, data: bytes) -> list[Action]:
         """Take a document whose length and hash the manifest lists; it carries no signature of its own."""
-        entry = self._entry(name)
+        entry = self._entries.get(name)
         if entry is None or name not in self.needed:
             raise RefusedError(f"the manifest lists no {name}, or nobody here needs it")
         if len(data) != entry.length:
@@ -313,6 +321,7 @@ class Trust:
         if document.version != entry.version:
             raise RefusedError(f"{name}: not the version that the manifest lists")
         self._documents[name] = (entry.hash, document)
+        self._match()
         return self._keep(f"doc/{name}", data, document)
 
     def offer_certificate(self, data: bytes, public_key: bytes) -> list[Action]:

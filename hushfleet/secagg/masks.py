@@ -17,6 +17,8 @@ from hushfleet.secagg import group
 from hushfleet.secagg.residues import Residues, Vector, add_into
 
 BODY, TAIL = 0, 1
+LEAST_SHARED = 1_000_000
+"""Residues to sum from which a second thread pays for its start."""
 CHUNK = 65_536
 """Residues a keystream chunk; a chunk of bytes is 64 KiB, where the generator is fastest."""
 
@@ -110,6 +112,9 @@ def mask_sum(
             add_keystream(total, context.seed(shared, participant, member, y_point, s_point))
         return total
 
+    if len(survivors) * len(empty.body) < LEAST_SHARED:
+        add_into(empty, part(survivors))
+        return empty
     with ThreadPoolExecutor(threads) as pool:
         for total in pool.map(part, [survivors[n::threads] for n in range(threads)]):
             add_into(empty, total)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,12 @@ class Session:
     filters: set[str] = field(default_factory=set)
     online: bool = False
     waiting: list[tuple[str, bytes, bool]] = field(default_factory=list)
+
+    def hears(self, topic: str) -> bool:
+        """Whether one of its filters takes the topic."""
+        return topic in self.filters or any(
+            topic.startswith(head(pattern)) and matches(pattern, topic) for pattern in self.filters
+        )
 
 
 Deliver = Callable[[int, str, bytes, bool], None]
@@ -71,7 +78,7 @@ class MemoryBroker:
         elif retain:
             self.retained.pop(topic, None)
         for client, session in list(self.sessions.items()):
-            if any(matches(pattern, topic) for pattern in session.filters):
+            if session.hears(topic):
                 # The coordinator asks for the flag as it was published; nobody else looks at it.
                 self._deliver(client, topic, payload, retain)
 
@@ -81,9 +88,9 @@ class MemoryBroker:
         if client not in self.sessions or (not again and pattern in self.sessions[client].filters):
             return
         self.sessions[client].filters.add(pattern)
-        for topic, payload in sorted(self.retained.items()):
+        for topic in sorted(topic for topic in self.retained if topic.startswith(head(pattern))):
             if matches(pattern, topic):
-                self._deliver(client, topic, payload, True)
+                self._deliver(client, topic, self.retained[topic], True)
 
     def unsubscribe(self, client: int, pattern: str) -> None:
         """Stop listening."""
@@ -94,6 +101,12 @@ class MemoryBroker:
         """Restart empty: sessions, queues and retained messages are gone."""
         self.retained.clear()
         self.sessions.clear()
+
+
+@cache
+def head(pattern: str) -> str:
+    """What stands before a filter's first wildcard."""
+    return pattern.partition("+")[0].partition("#")[0]
 
 
 def matches(pattern: str, topic: str) -> bool:

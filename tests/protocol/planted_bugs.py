@@ -36,6 +36,7 @@ BUGS: dict[str, Bug] = {
         "coordinator.uploads",
         "if device in self.accepted or chunk in self._chunks[device]:",
         "if chunk in self._chunks[device] and device not in self.accepted:",
+        seed=2,
     ),
     "sum-not-checkpointed": Bug(
         "coordinator.uploads", '            Save(SUM, b"".join((self.total.body.data, self.total.tail.data))),\n', ""
@@ -44,15 +45,18 @@ BUGS: dict[str, Bug] = {
         "coordinator.uploads",
         "record = _Record(Frame(Header.KIND, header.to_body()).to_bytes(), 1)",
         "record = _Record(Frame(Header.KIND, header.to_body()).to_bytes(), 0)",
-        seed=31,
     ),
     "second-survivor-set": Bug(
         "coordinator.round",
         "        if self._open.set:\n",
         "        if self._open.set and not self._uploads.accepted.pop(min(self._uploads.accepted), None):\n",
+        seed=4,
     ),
     "late-upload-added": Bug(
-        "coordinator.round", "self._open is not None and not self._open.set and now", "self._open is not None and now"
+        "coordinator.round",
+        "self._open is not None and not self._open.set and now",
+        "self._open is not None and now",
+        seed=1,
     ),
     "round-number-not-saved": Bug("coordinator.round", '            Save(LAST, number.to_bytes(8, "little")),\n', ""),
     "open-round-forgotten": Bug(
@@ -64,7 +68,7 @@ BUGS: dict[str, Bug] = {
         "edge_agent.member",
         "if not policy.smallest_survivor_set <= len(entries) <= policy.largest_survivor_set:",
         "if len(entries) > policy.largest_survivor_set:",
-        seed=15,
+        seed=20,
     ),
     "wrong-device-named": Bug(
         "coordinator.round",
@@ -75,6 +79,7 @@ BUGS: dict[str, Bug] = {
         "coordinator.opening",
         "        if member in self._answered:\n            if",
         "        if False:\n            if",
+        seed=2,
     ),
     "threshold-one-too-high": Bug(
         "coordinator.epochs",
@@ -87,12 +92,7 @@ BUGS: dict[str, Bug] = {
         "return round_points(self.points, self.threshold, (self.transcript.round_index(round_number) + 1)"
         " % self.transcript.rounds)",
     ),
-    "result-not-retained": Bug(
-        "coordinator.models",
-        "actions = retain(Publish(topic, self._context.frame(result).to_bytes()))",
-        "actions: list[Action] = [Publish(topic, self._context.frame(result).to_bytes())]",
-    ),
-    "upload-forgotten": Bug("edge_agent.participant", "            Save(STATE, self._state.to_body()),\n", ""),
+    "upload-forgotten": Bug("edge_agent.participant", "            Save(STATE, self._state.to_body()),\n", "", seed=4),
     "masks-of-another-lane": Bug(
         "hushfleet.secagg.masks",
         "    _add_lane(vector.tail, seed, TAIL)",
@@ -110,15 +110,18 @@ BUGS: dict[str, Bug] = {
         "edge_agent.member",
         "        if self._answer is not None and self._answer.round >= plan.round:",
         "        if self._answer is not None and self._answer.round > plan.round:",
+        seed=1,
     ),
     "recoveries-not-counted": Bug(
-        "edge_agent.member", "if len(recovered) >= verified.transcript.f:", "if len(recovered) > verified.transcript.f:"
+        "edge_agent.member",
+        "if len(recovered) >= verified.transcript.f:",
+        "if len(recovered) > verified.transcript.f:",
+        seed=1,
     ),
     "recoveries-not-persisted": Bug(
         "edge_agent.member",
         "            actions = self._record(replace(answer, recovered=pack_indices([*recovered, request.lost])))",
         "            self._answer = replace(answer, recovered=pack_indices([*recovered, request.lost]))",
-        seed=30,
     ),
     "secrets-outlive-the-round": Bug(
         "edge_agent.member",
@@ -139,11 +142,84 @@ BUGS: dict[str, Bug] = {
         "edge_agent.dealer",
         "        actions = self._sheets.save(call.epoch, attempt)\n",
         "        actions: list[Action] = []\n        self._sheets.save(call.epoch, attempt)\n",
+        seed=2,
     ),
     "retained-not-republished": Bug(
         "coordinator.conductor",
         "[*retained(store), *self.advance(now)]",
         "[*self.advance(now)]",
+        seed=3,
+    ),
+    "mask-sum-answered-without-its-record": Bug(
+        "edge_agent.member",
+        '        return [*self._record(record), *context.up("masksum", plan.round, sealed), note]',
+        '        return [*context.up("masksum", plan.round, sealed), *self._record(replace(record, sum=b"")), note]',
+    ),
+    "set-asked-before-it-is-saved": Bug(
+        "coordinator.round",
+        "            Save(OPEN, self._open.to_body()),\n            *self._opening.ask(epoch.members()),",
+        "            *self._opening.ask(epoch.members()),",
+    ),
+    "replay-check-skipped": Bug(
+        "edge_agent.device",
+        "        if plan.round < self.seen.round or (plan.round == self.seen.round and plan_hash != self.seen.plan):",
+        "        if plan.round == self.seen.round and plan_hash != self.seen.plan:",
+        seed=13,
+    ),
+    "receipt-for-another-upload": Bug(
+        "coordinator.uploads",
+        "        if held is not None and held.upload_hash() == header.upload_hash():",
+        "        if held is not None:",
+        seed=84,
+    ),
+    "second-upload-after-a-crash": Bug(
+        "edge_agent.participant",
+        "plan.closes <= now or plan.round <= self._state.answered:",
+        "plan.closes <= now or plan.round < self._state.answered:",
+        seed=4,
+    ),
+    "mask-lanes-swapped": Bug(
+        "hushfleet.secagg.masks",
+        "        add_keystream(vector, context.seed(shared, participant, member, key.point, s_point))",
+        "        _add_lane(vector.body, context.seed(shared, participant, member, key.point, s_point), TAIL)\n"
+        "        _add_lane(vector.tail, context.seed(shared, participant, member, key.point, s_point), BODY)",
+    ),
+    "threshold-one-too-low": Bug(
+        "coordinator.epochs",
+        "return len(self.points) - self.transcript.f",
+        "return len(self.points) - self.transcript.f - 1",
+    ),
+    "answers-not-erased": Bug(
+        "edge_agent.member",
+        "        if self._answer is None or self._answer.round > upto or not self._answer.sum:",
+        "        if self._answer is None or self._answer.round >= upto or not self._answer.sum:",
+    ),
+    "sealing-keys-kept": Bug(
+        "edge_agent.dealer",
+        'replace(attempt, others=b"", secrets=b"", own=b"", ready=ready)',
+        'replace(attempt, own=b"", ready=ready)',
+    ),
+    "checksum-not-checked": Bug(
+        "hushfleet.codec",
+        "    if expected != tail[Lane.CHECKSUM] % (1 << 64):",
+        "    if False:",
+    ),
+    "blame-of-a-member-that-is-right": Bug(
+        "coordinator.opening",
+        "        if answer == truth and len(frames) == 1:",
+        "        if len(frames) == 0:",
+    ),
+    "complaint-judged-the-wrong-way": Bug(
+        "hushfleet.ceremony",
+        "    except WrongBoxError:\n        return dealer\n    return member",
+        "    except WrongBoxError:\n        return member\n    return dealer",
+        seed=6,
+    ),
+    "pause-of-a-clock-set-back": Bug(
+        "coordinator.setup",
+        "if 0 < pause <= LONGEST_PAUSE or not",
+        "if 0 < pause or not",
+        seed=42,
     ),
 }
 

@@ -1,11 +1,16 @@
-"""Reads off a run's whole traffic whether anything happened that must never happen, however badly the machines fared.
+"""Reads off what a fleet says whether anything happened that must never happen, however badly the machines fared.
 
 Device i contributes e_i, at a height that tells the round: a wrong, doubled, lost or invented upload shows in the sum.
+Every message is judged as it comes; what was found wrong stands in `wrong` until somebody asks.
 """
 
 from collections import defaultdict
+from collections.abc import Iterable
+from itertools import combinations
+from typing import Protocol
 
 import numpy as np
+from memory_broker import Sent
 from numpy.typing import NDArray
 from world import World, height
 
@@ -15,119 +20,194 @@ from hushfleet.learning.server import model_hash
 from hushfleet.mqtt.topics import Parsed, Topics
 from hushfleet.wire.documents import ModelSpec
 from hushfleet.wire.framing import Frame, read
-from hushfleet.wire.round import ACCEPTED, APPLIED, Header, Plan, Receipt, Result
+from hushfleet.wire.round import ACCEPTED, APPLIED, VOID, Header, Plan, Receipt, Result
 
 GRACE = 30.0
 """Seconds by which a round may end after its plan's last moment: downtimes and ticks."""
-ONCE = ("card", "list", "key", "ready", "share", "transcript", "plan", "result", "model")
+ONCE = ("card", "list", "key", "ready", "share", "transcript", "result", "model")
 """Retained kinds that may leave in one form only; each is signed, so a second form would be a second word."""
+TWICE, SUMS, RECEIPTS, DEADLINES = "twice", "sums", "receipts", "deadlines"
+
+
+class Lies(Protocol):
+    """What liars did to the rounds."""
+
+    spoilt: dict[int, set[int]]
+    wrong: set[tuple[int, int]]
+    shifts: dict[tuple[int, int], NDArray[np.float64]]
+
+
+class Honest:
+    """Nobody lies."""
+
+    def __init__(self) -> None:
+        self.spoilt: dict[int, set[int]] = {}
+        self.wrong: set[tuple[int, int]] = set()
+        self.shifts: dict[tuple[int, int], NDArray[np.float64]] = {}
 
 
 class Witness:
-    """What one run's traffic says."""
+    """What one fleet's traffic says.
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    Attributes:
+        plans, results: by round.
+        versions: hash of every model version there was.
+        wrong: what must not have happened, by sort.
+        excused: until when the coordinator had no right clock, no disk or no broker, so that its rounds may be late.
+        accepted: by round, the participants that were told so.
+        frozen: by round, whose uploads are in the survivor set, where it was seen.
+    """
+
+    def __init__(self, world: World, lies: Lies | None = None) -> None:
+        self.world, self.lies = world, lies or Honest()
         self.topics = Topics(world.keys.fleet)
-        self.plans = {plan.round: plan for plan in map(self._plan, self._payloads("plan"))}
-        self.results = {result.round: result for result in map(self._result, self._payloads("result"))}
-
-    @staticmethod
-    def _plan(payload: bytes) -> Plan:
-        return read(Frame.from_bytes(payload), Plan)
-
-    @staticmethod
-    def _result(payload: bytes) -> Result:
-        return read(Frame.from_bytes(payload), Result)
-
-    def _payloads(self, kind: str) -> list[bytes]:
-        log, parse = self.world.broker.log, self.topics.parse
-        return [sent.payload for sent in log if sent.payload and parse(sent.topic).kind == kind]
+        self.plans: dict[int, Plan] = {}
+        self.results: dict[int, Result] = {}
+        self.wrong: dict[str, list[str]] = defaultdict(list)
+        self.excused = float("-inf")
+        self.frozen: dict[int, set[int]] = {}
+        model = read(world.keys.documents["model"], ModelSpec)
+        self._flat, self._version = initial_flat(model.layers, model.init), 0
+        self.versions: dict[int, bytes] = {0: model_hash(self._flat)}
+        self._said: dict[tuple[object, ...], bytes] = {}
+        self._sent_by: dict[int, set[int]] = defaultdict(set)
+        self.accepted: dict[int, set[int]] = defaultdict(set)
+        self._announced: dict[int, float] = {}
+        self._plan_hashes: dict[int, bytes] = {}
+        for sent in world.broker.log:
+            self.see(sent)
 
     def check(self) -> None:
         """AssertionError, with the seed, if anything happened that must not."""
-        seed = f"seed {self.world.seed}"
-        self.check_nothing_said_twice(seed)
-        self.check_sums(seed)
-        self.check_receipts(seed)
-        self.check_deadlines(seed)
-
-    def check_nothing_said_twice(self, seed: str) -> None:
-        """No second upload, mask sum, survivor set, plan, result or set-up message for the same thing."""
-        said: dict[tuple[object, ...], set[bytes]] = defaultdict(set)
-        for sent in self.world.broker.log:
-            at = self.topics.parse(sent.topic)
-            subject = _subject(at, sent.payload)
-            if sent.payload and subject:
-                said[subject].add(sent.payload)
-        for subject, forms in said.items():
-            assert len(forms) == 1, f"{len(forms)} different messages as {subject}; {seed}"
+        self.check_models()
+        self._check_unfinished()
+        for sort in tuple(self.wrong):
+            self._check(sort, f"seed {self.world.seed}")
 
     def check_sums(self, seed: str) -> None:
         """Every version is the one before plus exactly the mean of those included; every device has one of them."""
-        flat, versions = self._version_zero()
-        version = 0
-        for number, result in sorted(self.results.items()):
-            assert (result.base, result.base_hash) == (version, versions[version]), f"round {number}; {seed}"
-            if result.outcome != APPLIED:
-                assert not result.included, f"round {number} names survivors without a sum; {seed}"
-                continue
-            included = [index for index in self.world.keys.credentials if result.includes(index)]
-            assert len(included) >= 2, f"round {number} opened {included}; {seed}"
-            update = np.zeros(len(flat))
-            update[included] = height(number)
-            flat, version = flat + (update / len(included)).astype(np.float32), version + 1
-            versions[version] = model_hash(flat)
-            assert (result.version, result.version_hash) == (version, versions[version]), f"round {number}; {seed}"
+        self.check_models()
+        self._check(SUMS, seed)
+
+    def _check(self, sort: str, seed: str) -> None:
+        assert not self.wrong[sort], f"{self.wrong[sort][0]}; {seed}"
+
+    def check_models(self) -> None:
+        """Every device has one of the versions there were."""
         for index, node in self.world.nodes.items():
             if isinstance(node, Device) and node.live.hash:
-                assert versions.get(node.live.version) == node.live.hash, f"device {index} has another model; {seed}"
+                self.see_model(index, node.live.version, node.live.hash)
 
-    def _version_zero(self) -> tuple[NDArray[np.float32], dict[int, bytes]]:
-        model = read(self.world.keys.documents["model"], ModelSpec)
-        flat = initial_flat(model.layers, model.init)
-        return flat, {0: model_hash(flat)}
+    def see_model(self, index: int, version: int, version_hash: bytes) -> None:
+        """Judge the model that a device takes for the newest."""
+        if self.versions.get(version) != version_hash:
+            self.wrong[SUMS].append(f"device {index} has another model {version}")
 
-    def check_receipts(self, seed: str) -> None:
-        """An upload that was accepted is in its round's sum, if there is one; none is in that was never sent."""
-        sent_by: dict[int, set[int]] = defaultdict(set)
-        accepted: dict[int, set[int]] = defaultdict(set)
-        for sent in self.world.broker.log:
-            at = self.topics.parse(sent.topic)
-            if (at.kind, at.name, at.chunk) == ("up", "upload", 0):
-                sent_by[read(Frame.from_bytes(sent.payload), Header).round].add(at.device)
-            if (at.kind, at.name) == ("down", "receipt"):
-                receipt = read(Frame.from_bytes(sent.payload), Receipt)
-                if receipt.state == ACCEPTED:
-                    accepted[receipt.round].add(at.device)
-        for number, result in self.results.items():
-            included = {index for index in self.world.keys.credentials if result.includes(index)}
-            assert included <= sent_by[number], f"round {number}: {included - sent_by[number]} never sent; {seed}"
-            if result.outcome == APPLIED:
-                assert accepted[number] <= included, f"round {number}: accepted, then lost; {seed}"
+    # Messages.
 
-    def check_deadlines(self, seed: str) -> None:
-        """Every round ended, and in time."""
-        ended: dict[int, float] = {}
-        for sent in self.world.broker.log:
-            at = self.topics.parse(sent.topic)
-            if at.kind == "result" and sent.payload:
-                ended.setdefault(at.round_number, sent.time)
-        for number, plan in self.plans.items():
-            if plan.until + GRACE < self.world.now:
-                assert number in ended, f"round {number} never ended; {seed}"
-            if number in ended:
-                assert ended[number] <= plan.until + GRACE, f"round {number} ended too late; {seed}"
+    def see(self, sent: Sent) -> None:
+        """Judge one message."""
+        at, payload = self.topics.parse(sent.topic), sent.payload
+        if not payload:
+            return
+        subject = self._subject(at, payload)
+        if subject is not None and self._said.setdefault(subject, payload) != payload:
+            self.wrong[TWICE].append(f"two different messages as {subject}")
+        if at.kind == "plan":
+            self._see_plan(Frame.from_bytes(payload), sent.time)
+        elif at.kind == "result":
+            self._see_result(Frame.from_bytes(payload), sent.time)
+        elif (at.kind, at.name, at.chunk) == ("up", "upload", 0):
+            self._sent_by[read(Frame.from_bytes(payload), Header).round].add(at.device)
+        elif (at.kind, at.name) == ("down", "receipt"):
+            receipt = read(Frame.from_bytes(payload), Receipt)
+            if receipt.state == ACCEPTED:
+                self.accepted[receipt.round].add(at.device)
 
+    def _subject(self, at: Parsed, payload: bytes) -> tuple[object, ...] | None:
+        """What a message speaks about, if there may be only one form of it."""
+        if at.kind == "plan":
+            return (at.kind, read(Frame.from_bytes(payload), Plan).round)
+        if at.kind in ONCE:
+            return (at.kind, at.device, at.to, at.epoch, at.version, at.name, at.round_number, at.chunk)
+        if at.kind == "up" and at.name in ("upload", "masksum"):
+            return (at.name, at.device, at.round_number, at.chunk)
+        if at.kind == "down" and at.name == "survivors":
+            return (at.name, at.round_number, at.chunk)
+        return None
 
-def _subject(at: Parsed, payload: bytes) -> tuple[object, ...] | None:
-    """What a message speaks about, if there may be only one form of it."""
-    if at.kind == "plan":
-        return (at.kind, read(Frame.from_bytes(payload), Plan).round) if payload else None
-    if at.kind in ONCE:
-        return (at.kind, at.device, at.to, at.epoch, at.version, at.name, at.round_number, at.chunk)
-    if at.kind == "up" and at.name in ("upload", "masksum"):
-        return (at.name, at.device, at.round_number, at.chunk)
-    if at.kind == "down" and at.name == "survivors":
-        return (at.name, at.round_number, at.chunk)
-    return None
+    def _see_plan(self, frame: Frame, time: float) -> None:
+        plan = read(frame, Plan)
+        self.plans[plan.round] = plan
+        self._plan_hashes[plan.round] = frame.hash(self.world.keys.fleet)
+        self._announced.setdefault(plan.round, time)
+
+    def _late(self, number: int, time: float) -> bool:
+        """Whether a round that is under way at that time should have ended."""
+        plan = self.plans[number]
+        return time > max(self._announced[number], self.excused) + plan.until - plan.opens + GRACE
+
+    def _see_result(self, frame: Frame, time: float) -> None:
+        """Judge a round's result; one that its coordinator did not sign, or of another plan, moves nobody."""
+        result, keys = read(frame, Result), self.world.keys
+        number = result.round
+        signed = frame.signed_by(0, keys.credentials[0].cert.key, keys.fleet)
+        if number in self.results or not signed or result.plan != self._plan_hashes.get(number, result.plan):
+            return
+        self.results[number] = result
+        if number in self.plans and self._late(number, time):
+            self.wrong[DEADLINES].append(f"round {number} ended too late")
+        if (result.base, result.base_hash) != (self._version, self.versions[self._version]):
+            self.wrong[SUMS].append(f"round {number} is not based on the newest version")
+        if result.outcome == APPLIED:
+            self._see_sum(result)
+        elif result.included:
+            self.wrong[SUMS].append(f"round {number} names survivors without a sum")
+        elif result.outcome == VOID and not self._may_be_void(number):
+            self.wrong[SUMS].append(f"round {number} is void, but nobody lied")
+
+    def _may_be_void(self, number: int) -> bool:
+        """Whether somebody spoilt the round's sum."""
+        spoilt = self.lies.spoilt.get(number, set()) & self.frozen.get(number, self._sent_by[number])
+        return bool(spoilt) or any(about == number for about, _ in self.lies.wrong)
+
+    def _see_sum(self, result: Result) -> None:
+        """A sum was applied: it is exactly that of the updates it names, each of which was sent and none forgotten."""
+        number, keys = result.round, self.world.keys.credentials
+        included = [index for index in keys if result.includes(index)]
+        if len(included) < 2:
+            self.wrong[SUMS].append(f"round {number} opened {included}")
+        if not set(included) <= self._sent_by[number]:
+            self.wrong[RECEIPTS].append(f"round {number}: {set(included) - self._sent_by[number]} never sent")
+        if not self.accepted[number] <= set(included):
+            self.wrong[RECEIPTS].append(f"round {number}: accepted, then lost: {self.accepted[number]}")
+        if self.lies.spoilt.get(number, set()) & set(included):
+            self.wrong[SUMS].append(f"round {number} was applied, with an upload that spoils every sum")
+        for update in self._updates(number, included):
+            flat = self._flat + (update / len(included)).astype(np.float32)
+            if model_hash(flat) == result.version_hash and result.version == self._version + 1:
+                self._flat, self._version = flat, result.version
+                self.versions[result.version] = result.version_hash
+                return
+        self.wrong[SUMS].append(f"round {number}: a wrong sum was applied")
+        # Whatever it was, what follows is judged by it: one wrong sum is told once.
+        self._version, self.versions[result.version] = result.version, result.version_hash
+
+    def _updates(self, number: int, included: Iterable[int]) -> Iterable[NDArray[np.float64]]:
+        """What the sum of the updates may be: what was contributed, and all that members may have shifted it by."""
+        total = np.zeros(len(self._flat))
+        for index in included:
+            contributed = self.world.contributed.get((index, number))
+            if contributed is None:
+                total[index] += height(number)
+            else:
+                total += contributed
+        shifts = [shift for (about, _), shift in self.lies.shifts.items() if about == number]
+        for chosen in range(len(shifts) + 1):
+            for some in combinations(shifts, chosen):
+                yield total + np.sum(some, axis=0) if some else total
+
+    def _check_unfinished(self) -> None:
+        for number in self.plans:
+            if number not in self.results and self._late(number, self.world.now):
+                self.wrong[DEADLINES].append(f"round {number} never ended")

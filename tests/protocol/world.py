@@ -29,6 +29,7 @@ from edge_agent.work import Score, Train
 from hushfleet.actions import RESTORED, Erase, Note, Publish, Save, Subscribe, Unsubscribe, Wake
 from hushfleet.codec import LocalReport
 from hushfleet.mqtt.topics import Topics
+from hushfleet.runner import SET_BACK
 from hushfleet.trust import Trust
 from hushfleet.wire.documents import MEMBER
 from hushfleet.wire.round import Plan
@@ -37,7 +38,7 @@ __all__ = ["START", "Crash", "Faults", "FleetKeys", "RoundSettings", "World", "h
 
 TRIP = 0.01
 """Virtual seconds that a message or its confirmation takes from the broker to a machine."""
-TICK = 5.0
+TICK = 10.0
 """Seconds between two looks at the clock."""
 SETUP = SetupSettings()
 ROUNDS = RoundSettings(collect=60, answer=10, recover=30, total=3)
@@ -133,12 +134,24 @@ class World:
         self.nodes: dict[int, Device | Conductor] = {}
         self.notes: list[tuple[float, int, Note]] = []
         self.counts: Counter[tuple[int, str]] = Counter()
+        self._ended: list[dict[str, object]] = []
         self.starts: Counter[int] = Counter()
         self.events: Counter[int] = Counter()
         self.crashes = dict(crashes or {})
         self.tamper: Callable[[int, Publish], Iterable[Publish]] = lambda sender, publish: [publish]
         """What really leaves a machine in a message's place."""
         self.training_time: Callable[[int, Plan], float] = lambda index, plan: 1.0
+        self.skew: dict[int, float] = defaultdict(float)
+        """Seconds by which each machine's clock is ahead."""
+        self.broken_disks: set[int] = set()
+        """Machines whose every commit fails: the process ends, and starts again from what is durable."""
+        self.contributed: dict[tuple[int, int], NDArray[np.float32]] = {}
+        """The update that a device made in a round."""
+        self.started: Callable[[int], None] = lambda index: None
+        self.committed: Callable[[int, Sequence[Any]], None] = lambda index, actions: None
+        self.leaves: Callable[[int, Publish], None] = lambda index, publish: None
+        """Called when a machine has started, when an event's records are durable, before a message of it leaves."""
+        self._cut: dict[int, list[Publish | Subscribe | Unsubscribe]] = {}
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         for index in keys.credentials:
@@ -155,13 +168,16 @@ class World:
         if index == 0:
             conductor = self._make_conductor()
             self.nodes[index] = conductor
-            alive = self.perform(index, conductor.advance(self.now))
+            self.started(index)
+            alive = self.perform(index, conductor.advance(self.clock(index)))
         else:
             device = self._make_device(index)
             self.nodes[index] = device
-            alive = self.perform(index, device.start(root, certificate, self.now))
+            self.started(index)
+            alive = self.perform(index, device.start(root, certificate, self.clock(index)))
         if alive:
-            self.connect(index)
+            if index not in self._cut:
+                self.connect(index)
             self._tick(index, self.starts[index])
 
     def _make_conductor(self) -> Conductor:
@@ -207,12 +223,42 @@ class World:
         present = self.broker.connect(index)
         # What waited for it is on its way before the broker can confirm anything new.
         self.broker.flush(index)
-        self.perform(index, self.nodes[index].on_connected(present, self.now))
+        self.perform(index, self.nodes[index].on_connected(present, self.clock(index)))
 
     def crash(self, index: int, *, keep_session: bool = False) -> None:
         """Take a machine's memory away."""
         self.nodes.pop(index, None)
         self.broker.disconnect(index, keep_session=keep_session)
+        if index in self._cut:
+            self._cut[index] = []
+
+    def clock(self, index: int) -> float:
+        """What a machine takes the time to be."""
+        return self.now + self.skew[index]
+
+    def set_clock(self, index: int, ahead: float) -> None:
+        """Set a machine's clock so many seconds ahead of the right time; one set far back makes its role start anew."""
+        back = self.skew[index] - ahead
+        self.skew[index] = ahead
+        if back > SET_BACK and index in self.nodes:
+            self.nodes.pop(index)
+            self.start(index)
+
+    def cut(self, machines: Iterable[int]) -> None:
+        """Part machines from the broker: what they send waits in their memory, what they should hear at the broker."""
+        for index in machines:
+            if index not in self._cut:
+                self._cut[index] = []
+                self.broker.disconnect(index, keep_session=True)
+
+    def mend(self, machines: Iterable[int]) -> None:
+        """Let them reach the broker again."""
+        for index in machines:
+            waiting = self._cut.pop(index, [])
+            if index in self.nodes:
+                for action in waiting:
+                    self._send(index, action)
+                self.connect(index)
 
     def put_back(self, index: int, copy: Mapping[str, bytes]) -> None:
         """Put a copy of a machine's records back while it is down; its store notices, as the real one does."""
@@ -226,13 +272,13 @@ class World:
             self.at(self.now + self.chance.uniform(0, 2), lambda index=index: self._reconnect(index))  # type: ignore[misc]
 
     def _reconnect(self, index: int) -> None:
-        if index in self.nodes and index not in self.broker.sessions:
+        if index in self.nodes and index not in self.broker.sessions and index not in self._cut:
             self.connect(index)
 
     def _tick(self, index: int, life: int) -> None:
         def tick() -> None:
             if self._lives(index, life):
-                self.perform(index, self.nodes[index].on_wake(self.now))
+                self.perform(index, self.nodes[index].on_wake(self.clock(index)))
                 self.at(self.now + TICK, tick)
 
         self.at(self.now + TICK, tick)
@@ -258,11 +304,11 @@ class World:
             self.at(self.now + delay, lambda: self._arrive(receiver, topic, payload, retained))
 
     def _arrive(self, receiver: int, topic: str, payload: bytes, retained: bool) -> None:
-        node = self.nodes.get(receiver)
+        node = self.nodes.get(receiver) if receiver not in self._cut else None
         if isinstance(node, Device):
-            actions: Sequence[Any] = node.on_message(topic, payload, self.now)
+            actions: Sequence[Any] = node.on_message(topic, payload, self.clock(receiver))
         elif isinstance(node, Conductor):
-            actions = node.on_message(topic, payload, retained, self.now)
+            actions = node.on_message(topic, payload, retained, self.clock(receiver))
         else:
             self.broker.wait(receiver, topic, payload, retained)
             return
@@ -274,6 +320,8 @@ class World:
         """Execute a role's actions: all of an event's records first, then what leaves. False if the machine died."""
         self.events[index] += 1
         crash = self.crashes.get((index, self.events[index]))
+        if index in self.broken_disks and any(isinstance(action, Save | Erase) for action in actions):
+            crash = Crash(None)
         leaving = [action for action in actions if not isinstance(action, Save | Erase | Note)]
         if crash is None or crash.sent is not None:
             self._commit(index, actions)
@@ -288,6 +336,7 @@ class World:
         return False
 
     def _commit(self, index: int, actions: Sequence[Any]) -> None:
+        """Make an event's records durable."""
         records = self.records[index].data
         for action in actions:
             match action:
@@ -298,9 +347,31 @@ class World:
                 case Note(event):
                     self.notes.append((self.now, index, action))
                     self.counts[index, event] += 1
+                    if event == "round" and index == 0:
+                        self._ended.append(action.fields)
+        self.committed(index, actions)
 
     def _execute(self, index: int, action: Any) -> None:
         life = self.starts[index]
+        match action:
+            case Publish():
+                self.leaves(index, action)
+                self._send(index, action)
+            case Subscribe() | Unsubscribe():
+                self._send(index, action)
+            case Wake(time):
+                self.at(time - self.skew[index], lambda: self._wake(index, life))
+            case Train(plan):
+                self.at(self.now + self.training_time(index, plan), lambda: self._trained(index, life, action))
+            case Score():
+                pass
+
+    def _send(self, index: int, action: Publish | Subscribe | Unsubscribe) -> None:
+        """Hand something to the broker, as soon as it can be reached."""
+        life = self.starts[index]
+        if index in self._cut:
+            self._cut[index].append(action)
+            return
         match action:
             case Publish():
                 for publish in self.tamper(index, action):
@@ -314,26 +385,21 @@ class World:
                 self.broker.subscribe(index, topic, again)
             case Unsubscribe(topic):
                 self.broker.unsubscribe(index, topic)
-            case Wake(time):
-                self.at(time, lambda: self._wake(index, life))
-            case Train(plan):
-                self.at(self.now + self.training_time(index, plan), lambda: self._trained(index, life, action))
-            case Score():
-                pass
 
     def _delivered(self, index: int, life: int, topic: str) -> None:
         if self._lives(index, life):
-            self.perform(index, self.nodes[index].on_delivered(topic, self.now))
+            self.perform(index, self.nodes[index].on_delivered(topic, self.clock(index)))
 
     def _wake(self, index: int, life: int) -> None:
         if self._lives(index, life):
-            self.perform(index, self.nodes[index].on_wake(self.now))
+            self.perform(index, self.nodes[index].on_wake(self.clock(index)))
 
     def _trained(self, index: int, life: int, work: Train) -> None:
         node = self.nodes.get(index)
         if isinstance(node, Device) and self._lives(index, life):
             report = LocalReport(1, 0.5, 1, 0.5, 1)
-            self.perform(index, node.on_trained(work.plan_hash, self.update(index, work.plan), report, self.now))
+            delta = self.contributed[index, work.plan.round] = self.update(index, work.plan)
+            self.perform(index, node.on_trained(work.plan_hash, delta, report, self.clock(index)))
 
     # Running.
 
@@ -370,7 +436,7 @@ class World:
 
     def outcomes(self) -> list[dict[str, object]]:
         """How the rounds ended, in order."""
-        return [note.fields for _, index, note in self.notes if index == 0 and note.event == "round"]
+        return self._ended
 
     def rounds_ended(self, number: int) -> Callable[["World"], bool]:
         """Whether so many rounds have ended."""
