@@ -136,10 +136,15 @@ class Liars:
         return delta
 
     def _masked(self, index: int, honest: Callable[..., Any], verified: Any, *arguments: Any) -> tuple[bytes, bytes]:
-        number, chance = verified.plan.round, self._chance(index, "masked", verified.plan.round)
+        number = verified.plan.round
         if self.tells(index, "two-uploads", number):
-            self._second_masked[index, number] = honest(verified, deepcopy(arguments[0]))
-        y_point, data = honest(verified, *arguments)
+            # Both lie alike, so that it does not matter which of them is taken.
+            second = honest(verified, deepcopy(arguments[0]))
+            self._second_masked[index, number] = self._spoil(index, number, *second)
+        return self._spoil(index, number, *honest(verified, *arguments))
+
+    def _spoil(self, index: int, number: int, y_point: bytes, data: bytes) -> tuple[bytes, bytes]:
+        chance = self._chance(index, "masked", number)
         if self.tells(index, "spoils-checksum", number):
             self.spoilt[number].add(index)
             lane = (int.from_bytes(data[-8:], "little") + chance.randint(1, 2**63)) % 2**64
