@@ -18,6 +18,7 @@ from fleet import rotation
 from fleet.cli import fleet
 from fleet.composition import DATE_NOTICE, DAY, ROOT_NOTICE
 from fleet.desk import ROOT_DAYS, Desk
+from fleet.renewal import renew_device
 from hushfleet.bundle import Bundle, read_secret
 from hushfleet.errors import ConfigurationError
 from hushfleet.hashing import key_id
@@ -352,6 +353,8 @@ def test_an_old_date_does_not_outlive_its_freshness_key(home: Path) -> None:
 )
 def test_a_root_that_runs_out_soon_is_told_and_a_rotation_ends_that(home: Path, at: int, warned: bool) -> None:
     with Desk.open(home) as desk:
+        for name in ("coordinator", "a", "b"):  # whose certificates end with the root
+            renew_device(desk, name, now=at)
         for composition in (desk.sign(draw=random, now=at), rotation.redate(desk, days=31, now=at)):
             assert any("root 1 runs out on" in warning for warning in composition.warnings) == warned
         composition, _ = rotation.rotate(desk, {"root": None}, draw=random, now=at)
