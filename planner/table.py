@@ -122,7 +122,7 @@ def notes(proposal: Proposal) -> list[str]:
 
 def _better(better: Option, best: Option) -> str:
     return (
-        f"once devices take part with codec {better.choice.encoding.codec}: {name(better)}, "
+        f"with codec {better.choice.encoding.codec}, not yet compared with sockets: {name(better)}, "
         f"{size(better.participant.bytes)} instead of {size(best.participant.bytes)}, "
         f"{better.participant.days:.3g} days instead of {best.participant.days:.3g}"
     )
