@@ -22,7 +22,6 @@ def test_a_seed_that_found_a_fault_finds_none(name: str) -> None:
     swarm.run(swarm.REGRESSIONS[name])
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("part", range(4))
 def test_nothing_that_must_not_happen_happens(part: int) -> None:
     done = simulate("--rounds", str(ROUNDS), "--first-seed", str((part + 1) * APART))
