@@ -13,6 +13,8 @@ from swarm import ROUNDS_A_SEED, Outcome, command
 from witness import GRACE
 from world import Crash, Faults, RoundSettings, World
 
+from hushfleet.actions import RESTORED
+
 ROUNDS = RoundSettings(collect=20, answer=6, recover=14, enough=0.6, patience=4.0, pause=5.0)
 ROUND_SECONDS = ROUNDS.collect + ROUNDS.answer + ROUNDS.recover
 YEAR = 365 * 86_400.0
@@ -227,7 +229,9 @@ class Swarm:
         """A clock is set: by seconds, by years, or right."""
         chance = self.chance
         reach = chance.choice((5.0, 60.0, 3600.0, 86_400.0, YEAR, 10 * YEAR))
-        self.world.set_clock(index, 0.0 if chance.random() < 0.3 else chance.uniform(-reach, reach))
+        ahead = 0.0 if chance.random() < 0.3 else chance.uniform(-reach, reach)
+        if RESTORED not in self.world.records[index].data:  # until it is opened: see `_copy`
+            self.world.set_clock(index, ahead)
         self._excuse(index, self.end - self.world.now)
 
     def _excuse(self, index: int, seconds: float) -> None:
