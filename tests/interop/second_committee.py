@@ -174,6 +174,9 @@ class SecondMember:
         """Answer the newest call, and take its attempt as far as what has arrived allows."""
         epochs = [int(topic.split("/")[1]) for topic in self._post.seen if topic.endswith("/call")]
         if not epochs:
+            # A call is cleared as soon as its set-up has failed; who lied, the slow still want to know.
+            if self._attempts and (last := self._attempts[max(self._attempts)]).key is not None:
+                self._on_complaints(max(self._attempts), last)
             return
         epoch = max(epochs)
         if epoch not in self._attempts:
