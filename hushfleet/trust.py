@@ -63,6 +63,9 @@ class Trust:
         needed: names of the documents this party works with.
         store: where the verified frames are kept, under `trust/…`, and the time that they prove.
         build_time: seconds since 1970 when this software was made; time is never before it.
+
+    Attributes:
+        committee, roster, policy, model, profiles: the documents of the newest manifest, each if it is here.
     """
 
     def __init__(self, fleet: bytes, root_hash: bytes, needed: Iterable[str], store: Store, build_time: int) -> None:
@@ -80,7 +83,6 @@ class Trust:
         self._newest = 0
         self._documents: dict[str, tuple[bytes, Document]] = {}
         self._entries: dict[str, Entry] = {}
-        self._here: dict[str, Document] = {}
         self._missing: list[Entry] = []
         self._restore(store)
         self._match()
@@ -107,13 +109,14 @@ class Trust:
     def _match(self) -> None:
         """Match the documents here with the manifest's list; what holds now is asked for with every message."""
         self._entries = {entry.name: entry for entry in self.manifest.docs} if self.manifest else {}
-        self._here = {
-            name: document
-            for name, (document_hash, document) in self._documents.items()
-            if name in self._entries and self._entries[name].hash == document_hash
-        }
+        self.committee = self._document("committee", CommitteeDocument)
+        self.roster = self._document("roster", Roster)
+        self.policy = self._document("policy", Policy)
+        self.model = self._document("model", ModelSpec)
+        self.profiles = self._document("profile", Profiles)
+        self._coordinator = self.committee.coordinator() if self.committee else None
         listed = [self._entries[name] for name in self.needed if name in self._entries]
-        self._missing = [entry for entry in listed if entry.name not in self._here]
+        self._missing = [entry for entry in listed if self._document(entry.name, Document) is None]
 
     def _keep(self, name: str, data: bytes, document: Document) -> list[Action]:
         """Save what was just verified, and the time that it proves; records that are replaced take no time back."""
@@ -160,34 +163,9 @@ class Trust:
         entry = self._entries.get(name)
         return entry.hash if entry else None
 
-    @property
-    def committee(self) -> CommitteeDocument | None:
-        """The committee document of the newest manifest, if it is here."""
-        return self._document("committee", CommitteeDocument)
-
-    @property
-    def roster(self) -> Roster | None:
-        """The roster of the newest manifest, if it is here."""
-        return self._document("roster", Roster)
-
-    @property
-    def policy(self) -> Policy | None:
-        """The policy of the newest manifest, if it is here."""
-        return self._document("policy", Policy)
-
-    @property
-    def model(self) -> ModelSpec | None:
-        """The model spec of the newest manifest, if it is here."""
-        return self._document("model", ModelSpec)
-
-    @property
-    def profiles(self) -> Profiles | None:
-        """The firmware profiles of the newest manifest, if it lists them and they are here."""
-        return self._document("profile", Profiles)
-
     def coordinator(self, now: float) -> Cert | None:
         """The coordinator's certificate, if it is here and valid."""
-        cert = self.committee.coordinator() if self.committee else None
+        cert = self._coordinator
         return cert if cert and cert.valid_at(self.time(now)) else None
 
     def candidates(self, now: float) -> dict[int, Cert]:
@@ -207,7 +185,7 @@ class Trust:
 
     def coordinator_key(self, index: int) -> bytes | None:
         """The coordinator's key whatever the date, to judge what it once said."""
-        cert = self.committee.coordinator() if self.committee else None
+        cert = self._coordinator
         return cert.key if cert and cert.index == index else None
 
     def candidate_key(self, index: int) -> bytes | None:
@@ -216,8 +194,9 @@ class Trust:
         return cert.key if cert else None
 
     def _document(self, name: str, table: type[DocumentType]) -> DocumentType | None:
-        document = self._here.get(name)
-        return document if isinstance(document, table) else None
+        entry, (document_hash, document) = self._entries.get(name), self._documents.get(name, (b"", None))
+        listed = entry is not None and entry.hash == document_hash
+        return document if listed and isinstance(document, table) else None
 
     # What arrives. Each returns what to save, and raises MalformedError or RefusedError.
 
