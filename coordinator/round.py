@@ -284,15 +284,9 @@ class Round:
 
     def _on_decline(self, at: Parsed, payload: bytes) -> list[Action]:
         context, device = self._context, at.device
-        roster = context.documents().roster.by_index()
-        frame = context.unseal(payload, LARGEST_NOTE)
-        decline = read_message(
-            frame, Decline, context.fleet, lambda index: roster[index].key if index in roster else None
-        )
+        decline = read_message(context.unseal(payload, LARGEST_NOTE), Decline, context.fleet, self._uploads.key_of)
         if decline.sender != device or decline.plan != self._plan_hash:
             raise RefusedError(f"device {device}: a decline of another device or plan")
-        if not self._uploads.expects(device):
-            raise RefusedError(f"device {device} declines, but is no participant")
         self._declined[device] = decline.reason
         said = {"round": at.round_number, "reason": decline.reason, "why": DECLINE_REASONS[decline.reason]}
         return [Note("declined", {"device": device, **said}, f"up/{device}")]

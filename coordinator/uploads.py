@@ -9,6 +9,7 @@ with the sum in one transaction; only then does its receipt leave. Memory is one
 """
 
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import ClassVar
 
 from coordinator.context import Context
@@ -81,6 +82,7 @@ class Uploads:
         self._chunks: dict[int, set[int]] = {}
         self._answered: dict[int, float] = {}
         self._late: dict[int, tuple[Header, int, int]] = {}
+        self._due: list[tuple[float, int]] = []
         self.first_chunk: set[int] = set()
         self._restore()
 
@@ -110,9 +112,10 @@ class Uploads:
         """Whether the policy's largest survivor set is reached."""
         return len(self.accepted) >= self._policy.largest_survivor_set
 
-    def expects(self, device: int) -> bool:
-        """Whether that device is a certified participant."""
-        return device in self._devices
+    def key_of(self, device: int) -> bytes | None:
+        """The key of a certified participant; None for anyone else."""
+        certified = self._devices.get(device)
+        return certified.key if certified else None
 
     # A header.
 
@@ -166,6 +169,8 @@ class Uploads:
 
     def _receipt(self, device: int, header: Header, now: float, state: int, reason: int) -> list[Action]:
         if self._answered_lately(device, now) and state != ACCEPTED:
+            if device not in self._late:
+                heappush(self._due, (self._answered[device], device))
             self._late[device] = (header, state, reason)
             return [Wake(self._answered[device] + RECEIPT_EVERY)]
         self._late.pop(device, None)
@@ -184,14 +189,17 @@ class Uploads:
         return actions
 
     def _answered_lately(self, device: int, now: float) -> bool:
-        """A clock that was set back says nothing, and keeps nobody waiting."""
-        return 0 <= now - self._answered.get(device, 0.0) < RECEIPT_EVERY
+        return _lately(self._answered.get(device, 0.0), now)
 
     def answer_late(self, open_now: bool, now: float) -> list[Action]:
         """The receipts whose second is over: the newest header of each device gets one, however many came."""
         actions: list[Action] = []
-        for device, (header, state, reason) in list(self._late.items()):
-            if not self._answered_lately(device, now):
+        while self._due and not _lately(self._due[0][0], now):
+            _, device = heappop(self._due)
+            late = self._late.get(device)
+            # One that was answered meanwhile is no longer late, or stands further on in the line again.
+            if late is not None and not self._answered_lately(device, now):
+                header, state, reason = late
                 closed = state == MISSING and not open_now
                 actions += self._receipt(device, header, now, *((REFUSED, CLOSED) if closed else (state, reason)))
         return actions
@@ -256,6 +264,11 @@ class Uploads:
         headers = [_key(device, "header") for device in self._headers]
         chunks = [_key(device, f"{chunk:05}") for device, held in self._chunks.items() for chunk in held]
         return [Erase(key) for key in (*headers, *chunks, SUM)]
+
+
+def _lately(answered: float, now: float) -> bool:
+    """A clock that was set back says nothing, and keeps nobody waiting."""
+    return 0 <= now - answered < RECEIPT_EVERY
 
 
 def participants(roster: Roster) -> dict[int, Device]:

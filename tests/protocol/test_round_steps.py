@@ -396,7 +396,7 @@ def test_declines_of_others_are_refused() -> None:
     for device, payload, why in (
         (6, fleet.sealed(5, Decline(5, plan_hash, DATA)), "of another device or plan"),
         (5, fleet.sealed(5, Decline(5, bytes(32), DATA)), "of another device or plan"),
-        (1, fleet.sealed(1, Decline(1, plan_hash, DATA)), "is no participant"),
+        (1, fleet.sealed(1, Decline(1, plan_hash, DATA)), "not signed by device 1"),
         (5, fleet.sealed(6, Decline(5, plan_hash, DATA)), "signed by another than its sender"),
         (99, fleet.sealed(5, Decline(99, plan_hash, DATA)), "signed by another than its sender"),
     ):
@@ -408,9 +408,9 @@ def test_declines_of_others_are_refused() -> None:
 # After a restart.
 
 
-def restarted(change: Callable[[Listener], None]) -> Listener:
+def restarted(change: Callable[[Listener], None], **policy: Any) -> Listener:
     """The coordinator dies once an upload is in, its records are changed, it starts again."""
-    fleet = Listener()
+    fleet = Listener(**policy)
     fleet.silence("upload", 7)
     fleet.until("accepted")
     fleet.world.crash(0, keep_session=True)
@@ -424,6 +424,13 @@ def test_a_round_goes_on_after_a_restart_and_says_so() -> None:
     assert fleet.said("resumed") == [{"round": 1, "accepted": 1}]
     assert fleet.round.accepted() == 1
     fleet.until("round")
+    assert fleet.result().outcome == APPLIED
+
+
+def test_a_round_that_went_on_after_a_restart_is_audited_as_any_other() -> None:
+    fleet = restarted(lambda fleet: None, audit_rate=1.0)
+    fleet.until("round")
+    assert len(fleet.said("examining")) == len(fleet.said("cleared")) == 1
     assert fleet.result().outcome == APPLIED
 
 
