@@ -92,7 +92,7 @@ def status(config: Path, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=1))
         return
     age = max(0, round(time.time() - found["time"]))
-    _say("coordinator", f"{'running' if found['running'] else 'not running'}, as of {age} s ago")
+    _say("coordinator", f"{'running' if found['running'] else 'not running'}, unchanged for {age} s")
     _say("broker", "connected" if found["running"] and found["connected"] else found["trouble"] or "not connected")
     _say("documents", found.get("documents"))
     under_way = f", round {found['open']} open with {found['uploads']} uploads" if found.get("open") else ""

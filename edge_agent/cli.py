@@ -155,7 +155,7 @@ def calibrate(directory: Path, seconds: float, as_json: bool) -> None:
 
 
 def _ago(then: float) -> str:
-    return f"as of {max(0, round(time.time() - then))} s ago"
+    return f"unchanged for {max(0, round(time.time() - then))} s"
 
 
 def _say(what: str, text: object) -> None:

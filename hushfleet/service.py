@@ -31,7 +31,7 @@ from hushfleet.runner import Event, Runner, TransactionStore
 
 _ACCESS = "the broker's access list forbids it"
 STATUS_EVERY = 2.0
-"""Seconds between two versions of the status file."""
+"""Seconds between two looks at what the status file says; it is written when that has changed."""
 
 
 class Service:
@@ -68,6 +68,7 @@ class Service:
         self._ended = threading.Event()
         self._refusals: dict[str, int] = {}
         self._seen: dict[str, object] = {}
+        self._written: dict[str, object] = {}
 
     def run(self, start: Event, online: bytes) -> None:
         """Run until SIGTERM, SIGINT or `runner.stop`.
@@ -158,17 +159,19 @@ class Service:
     def _write_status(self) -> None:
         status = {
             "process": os.getpid(),
-            "time": round(time.time(), 1),
             "running": not self._ended.is_set(),
             "connected": self._connected and not self._ended.is_set(),
             "trouble": self._trouble or None,
             "refusals": self._refusals,
             **self._summary(),
         }
+        if status == self._written:
+            return
         part = self._status.with_name(self._status.name + ".part")
         try:
-            part.write_text(json.dumps(status, indent=1))
+            part.write_text(json.dumps({"time": round(time.time(), 1), **status}, indent=1))
             part.replace(self._status)
+            self._written = status
         except OSError as error:
             # Whoever asks finds the status of before; the service itself has its own troubles with a full disk.
             self.journal.write("status-not-written", file=str(self._status), why=error.strerror)

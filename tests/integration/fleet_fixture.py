@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import paho.mqtt.client as mqtt
@@ -80,7 +81,6 @@ window = 1
 keepalive = 60
 """
 
-_SETUP = {"cards": 20, "keys": 30, "ready": 40}
 _ROUNDS: dict[str, object] = {
     "collect": 30,
     "answer": 1,
@@ -147,6 +147,7 @@ class Fleet:
     )
     head = "softmax"
     profile = _PROFILE
+    setup: Mapping[str, object] = MappingProxyType({"cards": 20, "keys": 30, "ready": 40})
 
     def __init__(
         self,
@@ -255,7 +256,7 @@ class Fleet:
             + "[rounds]\n"
             + _toml({**_ROUNDS, **rounds})
             + "[setup]\n"
-            + _toml(_SETUP)
+            + _toml(self.setup)
             + "[broker]\nchunk = 1024\nwindow = 2\n"
         )
         return path

@@ -190,6 +190,7 @@ def test_a_members_test_during_a_set_up_sends_no_card_that_its_vault_would_not_k
 
 
 def test_status_of_running_services(fleet: Fleet, device: Bench, host: Bench) -> None:
+    eventually(partial(has_seen_a_round, fleet.state("part-1") / "status.json"))
     agent = command("agent", "status", fleet.configuration("part-1"))
     assert agent.returncode == 0
     assert "part-1 (running)" in agent.stdout
@@ -201,6 +202,18 @@ def test_status_of_running_services(fleet: Fleet, device: Bench, host: Bench) ->
     assert "round       1, round 1 open with 5 uploads; model version 0" in coordinator.stdout
     for bench in (device, host):
         check_refusal(bench.run("status"), 2, "there is no", "status.json", "has never run")
+
+
+def test_an_agent_that_waits_for_its_first_plan_has_not_loaded_numpy(tmp_path: Path, fleet: Fleet) -> None:
+    def has_loaded(process: int) -> bool:
+        return "numpy" in Path(f"/proc/{process}/maps").read_text()
+
+    with Fleet(tmp_path, both=4, participants=1) as waiting:
+        waiting.broker.start()
+        waiting.start(COORDINATOR, "part-1")
+        waiting.wait_for("part-1", "state", state="ready")
+        assert not has_loaded(waiting.processes["part-1"].pid)
+    eventually(lambda: has_loaded(fleet.processes["part-1"].pid))
 
 
 def test_check_of_running_services_leaves_their_connections_alone(fleet: Fleet) -> None:

@@ -91,6 +91,23 @@ def test_a_role_is_looked_at_on_its_own_thread_alone(tmp_path: Path) -> None:
     assert (stopped["event"], stopped["looks"], stopped["refused"]) == ("stopped", len(threads), 2)
 
 
+def test_a_status_that_has_not_changed_is_not_written_again(tmp_path: Path) -> None:
+    status, written = tmp_path / "status.json", list[int]()
+
+    def describe(role: Role) -> dict[str, object]:
+        if status.exists() and "second" in status.read_text():
+            written.append(status.stat().st_mtime_ns)
+        if len(written) == 10:
+            running.runner.stop()
+        return {"second": len(written) >= 5}
+
+    running = make(tmp_path, describe, StringIO())
+    running.run(lambda role, now: [], b"online")
+    assert len(written) >= 10
+    assert len(set(written)) == 2
+    assert read_status(status)["second"] is True
+
+
 def test_a_store_that_fails_is_what_is_said_though_the_role_is_half_changed(tmp_path: Path) -> None:
     def describe(role: Role) -> dict[str, object]:
         raise AttributeError("half changed")
