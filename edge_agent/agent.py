@@ -2,14 +2,17 @@
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nacl.utils import random
 
+from edge_agent.byte_ledger import ByteLedger
 from edge_agent.context import Context
 from edge_agent.device import Device
+from edge_agent.limits import Limits
 from edge_agent.settings import AgentSettings
 from edge_agent.vault import Vault
 from edge_agent.work import Ended, Score, Train
@@ -97,8 +100,14 @@ def link_settings(settings: AgentSettings, bundle: Bundle, store: Store | None =
     )
 
 
-def make_device(settings: AgentSettings, bundle: Bundle, store: Store, vault_secret: bytes) -> Device:
-    """The device's roles, from its records."""
+def make_device(
+    settings: AgentSettings,
+    bundle: Bundle,
+    store: Store,
+    vault_secret: bytes,
+    affords: Callable[[int], bool] = lambda _: True,
+) -> Device:
+    """The device's roles, from its records; `affords` as in `Context`."""
     link = link_of(settings, bundle, store)
     context = Context(
         fleet=bundle.fleet,
@@ -110,6 +119,7 @@ def make_device(settings: AgentSettings, bundle: Bundle, store: Store, vault_sec
         store=store,
         draw=random,
         chunk=link.chunk,
+        affords=affords,
     )
     return Device(context, link.window)
 
@@ -126,8 +136,14 @@ class Agent:
         self._bench = WorkBench(settings.source, settings.head)
         self._score: dict[str, object] = {}
         self._counted = (0, 0)
+        self._bytes = ByteLedger(
+            settings.vault.with_name("bytes.json"),
+            link_of(settings, self._bundle, self._vault).daily_bytes,
+            lambda why: journal.write("bytes-not-kept", why=why),
+        )
+        limits = Limits(self._bytes)
         self._service = Service(
-            lambda: make_device(settings, self._bundle, self._vault, secret),
+            lambda: make_device(settings, self._bundle, self._vault, secret, limits.affords),
             self._vault,
             link_settings(settings, self._bundle, self._vault),
             journal,
@@ -135,6 +151,7 @@ class Agent:
             _arrival,
             status_path(settings),
             self._describe,
+            limits.watch,
         )
 
     def run(self) -> None:
@@ -147,6 +164,7 @@ class Agent:
                 lambda device, now: device.start(bundle.root, bundle.certificate, now), json.dumps(online).encode()
             )
         finally:
+            self._bytes.close()
             self._vault.close()
 
     def _describe(self, device: Device) -> dict[str, object]:
@@ -158,6 +176,7 @@ class Agent:
             "model": device.live.version,
             "score": self._score or None,
             "sits_out": device.sits_out(time.time()),
+            "bytes": self._bytes.view(time.time()),
         }
 
     def _perform(self, action: Any) -> None:
@@ -183,6 +202,7 @@ class Agent:
         """The device's one line for a round, with the bytes at its socket since the line before."""
         link, (sent, received) = self._service.link, self._counted
         self._counted = (link.bytes_sent, link.bytes_received)
+        self._bytes.end_round(ended.round)
         self._service.journal.write(
             "round",
             round=ended.round,

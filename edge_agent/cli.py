@@ -105,6 +105,7 @@ def test(config: Path, timeout: float) -> None:
 def status(config: Path, as_json: bool) -> None:
     """Show how the agent is doing."""
     from edge_agent.agent import status_path
+    from edge_agent.byte_table import byte_table
     from hushfleet.service import read_status
 
     found = read_status(status_path(load(config, AgentSettings)))
@@ -116,7 +117,6 @@ def status(config: Path, as_json: bool) -> None:
     _say("broker", "connected" if running and found["connected"] else found["trouble"] or "not connected")
     _say("documents", found["documents"])
     _say("round", f"{found['round']}, model version {found['model']}")
-    _say("bytes", f"{found['bytes_sent']} sent, {found['bytes_received']} received since its start, TLS not counted")
     if found["sits_out"]:
         _say("restored", f"this vault was put back from a copy; sits out {found['sits_out']}")
     if found["score"]:
@@ -124,6 +124,8 @@ def status(config: Path, as_json: bool) -> None:
         _say("score", ", ".join(f"{name} {_number(value)}" for name, value in shown))
     if found["refusals"]:
         _say("refused", ", ".join(f"{what} {number}" for what, number in found["refusals"].items()))
+    for line in byte_table(found["bytes"]):
+        click.echo(line)
 
 
 @agent.command()

@@ -1,6 +1,6 @@
 """What every role of one device shares: who it is, what it trusts, and how it speaks to the coordinator."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from hushfleet.actions import Draw, Publish, Store
@@ -26,6 +26,7 @@ class Context:
         store: its durable records.
         draw: its randomness.
         chunk: bytes a chunk, from the firmware profile's link.
+        affords: whether the link's daily cap still pays for a message of so many bytes.
     """
 
     fleet: bytes
@@ -37,6 +38,7 @@ class Context:
     store: Store
     draw: Draw
     chunk: int
+    affords: Callable[[int], bool] = lambda _: True
 
     def frame(self, message: Table) -> bytes:
         """`message` signed by this device."""

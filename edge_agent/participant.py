@@ -23,6 +23,7 @@ from hushfleet.wire.framing import B32, U16, U32, U64, Bytes, Frame, Table
 from hushfleet.wire.round import (
     ACCEPTED,
     BASE_USED_UP,
+    BUSY,
     DATA,
     MISSING,
     POLICY,
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 STATE, UPLOAD = "participant/state", "participant/upload"
 ASK_AGAIN = 10.0
 """Seconds without progress after which the header goes out again, to ask what is missing."""
+AROUND_A_CHUNK = 200
+"""Bytes of topic, framing, TLS and acknowledgement around a chunk, and of the header, at most."""
 DAY = 86_400
 
 
@@ -111,6 +114,7 @@ class Participant:
         try:
             self._check_profile(plan)
             self._check_past(plan, now)
+            self._check_cost(plan)
         except PlanRefusedError as refusal:
             return [*actions, *self.decline(plan.round, verified.hash, refusal.reason, str(refusal))]
         self._plan, self._training = verified, False
@@ -138,6 +142,15 @@ class Participant:
         used = self._state.uploads if self._state.base == plan.base_hash else 0
         if used >= policy.uploads_per_base and self._since_upload(now) < DAY:
             raise PlanRefusedError(BASE_USED_UP, "this base model has been answered as often as the policy allows")
+
+    def _check_cost(self, plan: Plan) -> None:
+        """An upload that the daily cap would cut short is spent in vain."""
+        from hushfleet.codec import lanes
+        from hushfleet.secagg.residues import vector_length
+
+        size = vector_length(plan.coords, plan.bits, lanes(plan.tail))
+        if not self._context.affords(size + (2 + size // self._context.chunk) * AROUND_A_CHUNK):
+            raise PlanRefusedError(BUSY, "what the profile's daily_bytes leaves for today does not pay for this upload")
 
     def _since_upload(self, now: float) -> float:
         """Seconds by this device's own clock: a plan's times are the coordinator's to choose.

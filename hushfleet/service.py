@@ -14,6 +14,7 @@ from hushfleet.errors import ConfigurationError, HushfleetError, LinkError
 from hushfleet.journal import Journal
 from hushfleet.mqtt.events import (
     NOT_AUTHORIZED,
+    Asleep,
     Connected,
     Delivered,
     Disconnected,
@@ -25,7 +26,7 @@ from hushfleet.mqtt.events import (
     SubscriptionRefused,
     Undelivered,
 )
-from hushfleet.mqtt.link import Link
+from hushfleet.mqtt.link import Link, Watch
 from hushfleet.mqtt.validity import expiring
 from hushfleet.runner import Event, Runner, TransactionStore
 
@@ -46,6 +47,7 @@ class Service:
         on_message: the event of a message.
         status: the status file.
         describe: what the role says of itself there, and in the last line.
+        watch: when the link is to be away.
     """
 
     def __init__(
@@ -58,9 +60,10 @@ class Service:
         on_message: Callable[[Message], Event],
         status: Path,
         describe: Callable[[Any], dict[str, object]],
+        watch: Watch = lambda *_: None,
     ) -> None:
         self.journal, self._on_message, self._status, self._describe = journal, on_message, status, describe
-        self.link = Link(link, self._on_link)
+        self.link = Link(link, self._on_link, watch)
         self.runner = Runner(make_role, store, self.link, journal, perform)
         self._trouble = ""
         self._failure: HushfleetError | None = None
@@ -118,6 +121,11 @@ class Service:
                 if event.reason != self._trouble:
                     self._trouble = event.reason
                     self.journal.write("disconnected", reason=event.reason, remedy=event.remedy)
+            case Asleep(absence):
+                self._connected = False
+                until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(absence.until))
+                self._trouble = f"asleep until {until}: {absence.why}"
+                self.journal.write("asleep", until=until, why=absence.why)
             case Message():
                 self.runner.post(self._on_message(event), event.token)
             case Delivered():

@@ -85,6 +85,26 @@ class Disconnected:
 
 
 @dataclass(frozen=True, slots=True)
+class Absence:
+    """Why a link is not to be connected now.
+
+    Attributes:
+        why: for a person.
+        until: seconds since 1970 UTC.
+    """
+
+    why: str
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Asleep:
+    """The link has disconnected, or does not connect, as it was told; it connects again by itself afterwards."""
+
+    absence: Absence
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """A message. It comes again after the next connection unless its token is acknowledged.
 
@@ -137,7 +157,17 @@ class IdentityInUse:
     remedy: str
 
 
-LinkEvent = Connected | Disconnected | Message | Delivered | Undelivered | SubscriptionRefused | Dropped | IdentityInUse
+LinkEvent = (
+    Connected
+    | Disconnected
+    | Asleep
+    | Message
+    | Delivered
+    | Undelivered
+    | SubscriptionRefused
+    | Dropped
+    | IdentityInUse
+)
 
 
 @dataclass(slots=True)

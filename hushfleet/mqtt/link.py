@@ -27,7 +27,9 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from hushfleet.mqtt.diagnostics import OVERHEAD, Ending, explain, lacking
 from hushfleet.mqtt.events import (
     NO_SUBSCRIBER,
+    Absence,
     AckToken,
+    Asleep,
     Connected,
     Counters,
     Delivered,
@@ -44,10 +46,19 @@ from hushfleet.mqtt.outbox import Outbox, Outgoing
 from hushfleet.mqtt.patience import Patience
 from hushfleet.mqtt.subscriptions import Subscriptions
 from hushfleet.mqtt.tls import load_context
+from hushfleet.mqtt.traffic import Lane
 
 CUT = (ssl.SSLEOFError, ConnectionResetError, BrokenPipeError)
 """A connection that ended without a word."""
 SESSION_TAKEN_OVER, KEEPALIVE_TIMEOUT = 0x8E, 0x8D
+LOOK_EVERY = 60.0
+"""Seconds after which a link that is to be away asks again: clocks are set."""
+SPREAD, LONGEST_SPREAD = 0.05, 600.0
+"""Part of an absence, and seconds, by which at most a link comes back later, so that a fleet does not do so in step."""
+
+Watch = Callable[[Lane, Lane, bool], Absence | None]
+"""Is shown what the sockets have sent and received so far, and whether the link is connected; says whether it is to be
+away. It is asked before every connection and after every exchange."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,15 +70,22 @@ class Link:
         settings: see `LinkSettings`; its three files are read here.
         events: receives every event, on the network thread; it should only hand them over. What it raises is counted
             and logged, and the message at hand comes again after the next connection.
+        watch: when to be away, on the network thread.
 
     Raises:
         ConfigurationError: a certificate or key file that cannot be used.
     """
 
-    def __init__(self, settings: LinkSettings, events: Callable[[LinkEvent], None]) -> None:
+    def __init__(
+        self,
+        settings: LinkSettings,
+        events: Callable[[LinkEvent], None],
+        watch: Watch = lambda *_: None,
+    ) -> None:
         self.settings = settings
         self.counters = Counters()
         self._events = events
+        self._watch = watch
         self._context = load_context(settings)
         self._outbox = Outbox(settings.window, settings.max_payload, settings.attempts)
         self._subscriptions = Subscriptions()
@@ -79,7 +97,8 @@ class Link:
         self._thread = threading.Thread(target=self._run, name="link", daemon=True)
         self._stop_by: float | None = None
         self._generation = 0
-        self._patience = Patience(settings.reconnect_min, settings.reconnect_max, SystemRandom().uniform)
+        self._uniform = SystemRandom().uniform
+        self._patience = Patience(settings.reconnect_min, settings.reconnect_max, self._uniform)
         # Often enough for the library to keep its keepalive; everything else rings the bell.
         self._tick = min(settings.keepalive, settings.stall_timeout, 40.0) / 4
         self._reset()
@@ -89,12 +108,12 @@ class Link:
     @property
     def bytes_sent(self) -> int:
         """MQTT bytes sent over all connections, TLS excluded."""
-        return self._context.bytes_sent
+        return self._context.sent.bytes
 
     @property
     def bytes_received(self) -> int:
         """MQTT bytes received over all connections, TLS excluded."""
-        return self._context.bytes_received
+        return self._context.received.bytes
 
     @property
     def in_flight(self) -> int:
@@ -174,9 +193,13 @@ class Link:
         self._session_present = False
         self._delivered = False
         self._reason: BaseException | Ending | int | None = None
+        self._absence: Absence | None = None
 
     def _run(self) -> None:
         while self._stop_by is None and not self._patience.exhausted:
+            self._stay_away()
+            if self._stop_by is not None:
+                break
             try:
                 self._connect()
                 self._serve()
@@ -186,8 +209,23 @@ class Link:
                 self._reason = error
                 self._count_error("the connection failed in an unforeseen way")
             self._pause(self._clear_up())
+        self._look(connected=False)
         if self._patience.exhausted:
             self._emit(IdentityInUse(*explain(Ending.TAKEN_OVER, self.settings)))
+
+    def _stay_away(self) -> None:
+        """Return when the link may connect, or is to stop."""
+        began, told = time.monotonic(), None
+        while self._stop_by is None and (absence := self._look(connected=False)) is not None:
+            if absence != told:
+                self._emit(Asleep(absence))
+                told = absence
+            self._pause(min(LOOK_EVERY, max(0.1, absence.until - time.time())))
+        if told is not None:
+            self._pause(self._uniform(0.0, min(LONGEST_SPREAD, SPREAD * (time.monotonic() - began))))
+
+    def _look(self, connected: bool) -> Absence | None:
+        return self._watch(self._context.sent, self._context.received, connected)
 
     def _connect(self) -> None:
         settings = self.settings
@@ -229,6 +267,12 @@ class Link:
             selector.register(self._ear, selectors.EVENT_READ)
             watched = 0
             while client.socket() is not None and self._reason is None and not self._is_over():
+                # A record that is half read would count as overhead until the rest of it is taken.
+                if not connection.pending() and (absence := self._look(connected=True)) is not None:
+                    self._absence = absence
+                    client.disconnect(ReasonCode(PacketTypes.DISCONNECT, "Disconnect with will message"))
+                    client.loop_write()
+                    return
                 self._obey()
                 self._push(client)
                 reading = self._has_room()
@@ -245,7 +289,7 @@ class Link:
                 client.loop_write()
                 client.loop_misc()
                 # What counts is progress: a dead line looks connected until the keepalive has run out twice.
-                if (moved := self._context.bytes_sent + self._context.bytes_received) != progress:
+                if (moved := self._context.sent.bytes + self._context.received.bytes) != progress:
                     changed, progress = time.monotonic(), moved
                 elif self._is_owed() and time.monotonic() - changed > self.settings.stall_timeout:
                     self._reason = Ending.STALLED
@@ -376,13 +420,14 @@ class Link:
             connection.close()
         dropped = self._outbox.rewind()
         self._subscriptions.rewind()
+        away = self._absence is not None
         self._reset()
-        if self._stop_by is None:
+        if self._stop_by is None and not away:
             self._emit(Disconnected(*explain(reason, self.settings)))
         if dropped is not None:
             self.counters.dropped += 1
             self._emit(Dropped(dropped.topic))
-        return wait
+        return 0.0 if away else wait
 
     def _ending(self) -> BaseException | Ending | int:
         error = self._context.error if self._reason is None else self._reason

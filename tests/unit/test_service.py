@@ -24,7 +24,7 @@ class QuietLink:
 
     bytes_sent = bytes_received = 0
 
-    def __init__(self, settings: LinkSettings, events: object) -> None:
+    def __init__(self, settings: LinkSettings, events: object, watch: object) -> None:
         self.settings = settings
 
     def start(self) -> None:
