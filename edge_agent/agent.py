@@ -106,8 +106,9 @@ def make_device(
     store: Store,
     vault_secret: bytes,
     affords: Callable[[int], bool] = lambda _: True,
+    spread: int = 0,
 ) -> Device:
-    """The device's roles, from its records; `affords` as in `Context`."""
+    """The device's roles, from its records; `affords` and `spread` as in `Context`."""
     link = link_of(settings, bundle, store)
     context = Context(
         fleet=bundle.fleet,
@@ -120,6 +121,7 @@ def make_device(
         draw=random,
         chunk=link.chunk,
         affords=affords,
+        spread=spread,
     )
     return Device(context, link.window)
 
@@ -136,14 +138,15 @@ class Agent:
         self._bench = WorkBench(settings.source, settings.head)
         self._score: dict[str, object] = {}
         self._counted = (0, 0)
+        link, schedule = link_of(settings, self._bundle, self._vault), profile_of(settings, self._bundle).schedule
         self._bytes = ByteLedger(
             settings.vault.with_name("bytes.json"),
-            link_of(settings, self._bundle, self._vault).daily_bytes,
+            link.daily_bytes,
             lambda why: journal.write("bytes-not-kept", why=why),
         )
-        limits = Limits(self._bytes)
+        limits = Limits(self._bytes, link, schedule)
         self._service = Service(
-            lambda: make_device(settings, self._bundle, self._vault, secret, limits.affords),
+            lambda: make_device(settings, self._bundle, self._vault, secret, limits.affords, schedule.spread),
             self._vault,
             link_settings(settings, self._bundle, self._vault),
             journal,

@@ -27,6 +27,7 @@ class Context:
         draw: its randomness.
         chunk: bytes a chunk, from the firmware profile's link.
         affords: whether the link's daily cap still pays for a message of so many bytes.
+        spread: seconds over which the beginning of a round's work is drawn at random.
     """
 
     fleet: bytes
@@ -39,6 +40,7 @@ class Context:
     draw: Draw
     chunk: int
     affords: Callable[[int], bool] = lambda _: True
+    spread: int = 0
 
     def frame(self, message: Table) -> bytes:
         """`message` signed by this device."""

@@ -92,7 +92,7 @@ class Participant:
         self._plan: VerifiedPlan | None = None
         self._training = False
         self._header_on_its_way = self._asking = self._asked = False
-        self._ask_at = 0.0
+        self._ask_at = self._begin_at = 0.0
 
     def certified(self, now: float) -> bool:
         """Whether the owners' certificate makes this device a participant now."""
@@ -118,7 +118,16 @@ class Participant:
         except PlanRefusedError as refusal:
             return [*actions, *self.decline(plan.round, verified.hash, refusal.reason, str(refusal))]
         self._plan, self._training = verified, False
-        return [*actions, Wake(plan.opens), *self.advance(now)]
+        self._begin_at = self._drawn_begin(plan, now)
+        return [*actions, Wake(self._begin_at), *self.advance(now)]
+
+    def _drawn_begin(self, plan: Plan, now: float) -> float:
+        """A moment of this device's own, at most half of the way to the plan's end, so that uploads do not collide."""
+        earliest, spread = max(now, plan.opens), self._context.spread
+        if not spread:
+            return float(plan.opens)
+        fraction = int.from_bytes(self._context.draw(4), "little") / 2**32
+        return earliest + fraction * min(spread, max(0.0, plan.closes - earliest) / 2)
 
     def _check_profile(self, plan: Plan) -> None:
         """Where the owners sealed firmware profiles, this device's must be one of them, and pin the plan's model."""
@@ -174,7 +183,7 @@ class Participant:
         if self._plan is None or self._training:
             return []
         plan = self._plan.plan
-        if now < plan.opens or not self._live.at(plan.base, plan.base_hash):
+        if now < self._begin_at or not self._live.at(plan.base, plan.base_hash):
             return []
         if now >= plan.closes:
             self._plan = None

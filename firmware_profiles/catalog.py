@@ -105,12 +105,15 @@ class Schedule:
     """When the device may work.
 
     Attributes:
-        duty_cycle: largest share of time in which it may use its link.
+        duty_cycle: largest share of time in which it may use its link, in an hour.
         asleep: daily windows "HH:MM-HH:MM", local time, in which it is off the air; one may run over midnight.
+        spread: s over which the beginning of its part in a round is drawn, so that a cell's uploads do not collide; at
+            most half of what the plan leaves it.
     """
 
     duty_cycle: Annotated[float, Range(0.0001, 1)] = 1.0
     asleep: tuple[str, ...] = ()
+    spread: Annotated[int, Range(0, 86_400)] = 0
 
     def __post_init__(self) -> None:
         for window in self.asleep:
@@ -121,17 +124,23 @@ class Schedule:
 
     def awake_share(self) -> float:
         """Share of the day outside every window, 0 to 1."""
-        return _awake_share(self.asleep)
+        return 1 - len(_asleep(self.asleep)) / DAY
+
+    def sleeps_on(self, minute: int) -> int:
+        """Minutes until the device is awake, at this minute of the day, 0 to 1,439; 0 if it is."""
+        asleep = _asleep(self.asleep)
+        return next(ahead for ahead in range(DAY) if (minute + ahead) % DAY not in asleep)
 
 
 @cache
-def _awake_share(windows: tuple[str, ...]) -> float:
+def _asleep(windows: tuple[str, ...]) -> frozenset[int]:
+    """The minutes of the day that are in any window."""
     asleep: set[int] = set()
     for window in windows:
         begin_hour, begin_minute, end_hour, end_minute = map(int, re.split("[:-]", window))
         begin, end = 60 * begin_hour + begin_minute, 60 * end_hour + end_minute
         asleep.update(minute % DAY for minute in range(begin, end if end > begin else end + DAY))
-    return 1 - len(asleep) / DAY
+    return frozenset(asleep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +169,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class FirmwareProfile:
-    """A device class. An agent needs its link alone; the rest is for planning.
+    """A device class. An agent needs its link and its schedule alone; the rest is for planning.
 
     Attributes:
         name: as certificates and the roster name it, ASCII, at most 64 characters.
@@ -183,6 +192,8 @@ class FirmwareProfile:
     def __post_init__(self) -> None:
         if not self.name.isascii() or not self.name.isprintable() or not 1 <= len(self.name) <= _LONGEST_NAME:
             raise ConfigurationError(f"name {self.name!r} is not 1 to {_LONGEST_NAME} plain ASCII characters")
+        if self.schedule.duty_cycle < 1 and None in (self.link.rate_up, self.link.rate_down):
+            raise ConfigurationError("schedule.duty_cycle needs link.rate_up and link.rate_down: give them")
 
     def figures(self) -> dict[str, Figure]:
         """Every figure that is given, by its place in the file."""

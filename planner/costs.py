@@ -186,7 +186,7 @@ def _pace(
     """Rounds a day, and what does not let it be more."""
     awake = DAY * profile.schedule.awake_share()
     limits = {
-        "the pause between rounds": awake / (latency + training.pause),
+        "the pause between rounds": awake / (latency + profile.schedule.spread + training.pause),
         "the duty cycle": DAY * profile.schedule.duty_cycle / airtime,
     }
     if profile.link.daily_bytes:

@@ -1,4 +1,4 @@
-"""One device of a real federation behind a cable that counts: what its ledger says, and what it does at its cap."""
+"""One device of a real federation behind a cable that counts: its ledger, its cap, and the hours of its profile."""
 
 import json
 import re
@@ -91,4 +91,16 @@ def test_the_ledger_is_what_passed_the_cable_and_the_cap_holds(
         fleet.wait_for(DEVICE, "asleep", mark)
         assert fleet.wait_for(DEVICE, "connected", mark)["session"]
         fleet.wait_for(DEVICE, "round", mark)
+        fleet.stop(DEVICE)
+
+
+def test_in_its_sleep_window_it_is_not_connected(fleet: CappedFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Cable(fleet.port) as cable:
+        fleet.limit(cable, '[schedule]\nasleep = ["05:00-05:01"]\n')
+        mark = fleet.mark()
+        start_at(fleet, monkeypatch, "05:00:54")
+        asleep = fleet.wait_for(DEVICE, "asleep", mark)
+        assert cable.connections == 0
+        assert (asleep["until"][-8:], "hours" in asleep["why"]) == ("05:01:00", True)
+        fleet.wait_for(DEVICE, "connected", mark)
         fleet.stop(DEVICE)

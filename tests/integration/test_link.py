@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from hushfleet.errors import RefusedError
 from hushfleet.mqtt.events import (
     NO_SUBSCRIBER,
     NOT_AUTHORIZED,
+    Absence,
+    Asleep,
     Connected,
     Delivered,
     Disconnected,
@@ -386,6 +389,48 @@ def test_a_stop_without_a_broker_is_quick_and_says_what_is_left(site: Site, brok
     link.publish(STATE, b"x", retain=True)
     eventually(lambda: link.queued == 1)
     assert link.stop(timeout=300.0) is False
+
+
+def test_a_link_that_is_to_be_away_leaves_its_will_and_comes_back_to_its_session(
+    site: Site, broker: LocalBroker
+) -> None:
+    away: list[Absence] = []
+    settings = site.settings(DEVICE, broker.port, will_topic=STATE, will_payload=b"offline")
+    seen = Recorder()
+    link = Link(settings, seen, lambda *_: away[0] if away else None)
+    with linked(site.settings(COORDINATOR, broker.port)) as (coordinator, coordinator_seen):
+        coordinator.subscribe(STATE)
+        coordinator.publish(TOPICS.plan(), b"subscribed", retain=True)
+        coordinator_seen.wait(Delivered)
+        link.start()
+        link.subscribe(DOWN)
+        link.publish(STATE, b"online", retain=True)
+        seen.wait(Delivered)
+        absence = Absence("the night", time.time() + 1)
+        away.append(absence)
+        assert seen.wait(Asleep).absence == absence
+        coordinator_seen.wait(Message, lambda message: message.payload == b"offline")
+        coordinator.publish(down(1), b"while you were away")
+        coordinator_seen.wait(Delivered)
+        assert link.in_flight == 0
+        away.clear()
+        assert seen.wait(Connected).session_present is True
+        assert seen.wait(Message).payload == b"while you were away"
+        assert seen.of(Disconnected) == []
+        link.stop()
+
+
+def test_a_link_that_is_to_be_away_from_its_start_connects_to_nothing_and_stops_at_once(
+    site: Site, broker: LocalBroker
+) -> None:
+    with Cable(broker.port) as cable:
+        seen = Recorder()
+        link = Link(site.settings(DEVICE, cable.port), seen, lambda *_: Absence("the night", time.time() + 1e6))
+        link.start()
+        seen.wait(Asleep)
+        link.publish(STATE, b"online", retain=True)
+        assert link.stop(timeout=300.0) is False
+        assert cable.connections == 0
 
 
 def test_the_will_of_a_torn_connection_is_published(site: Site, broker: LocalBroker) -> None:

@@ -4,7 +4,6 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 
 from edge_agent.byte_ledger import LOST, ByteLedger
 from edge_agent.byte_table import byte_table
-from edge_agent.limits import CONNECTION, LAST_MESSAGE, Limits
 from hushfleet.mqtt.topics import Topics
 from hushfleet.mqtt.traffic import Lane
 
@@ -144,41 +142,3 @@ def test_a_file_that_cannot_be_used_is_told_once(tmp_path: Path) -> None:
     for round_number in range(3):
         ledger.end_round(round_number)
     assert ["cannot write" in why for why in told] == [True]
-
-
-def test_at_the_cap_the_link_is_to_be_away_until_the_next_day(tmp_path: Path) -> None:
-    now = [NOON]
-    limits = Limits(ByteLedger(tmp_path / "bytes.json", CAP, quiet), lambda: now[0])
-    sent, received = Lane(), Lane()
-    assert limits.watch(sent, received, False) is None
-    sent.line = CAP - LAST_MESSAGE - CONNECTION + 1
-    assert limits.watch(sent, received, True) is None
-    assert [limits.affords(size) for size in (CONNECTION - 1, CONNECTION)] == [True, False]
-    absence = limits.watch(sent, received, False)
-    assert absence is not None
-    assert absence.until == NOON + DAY / 2
-    assert f"of the {CAP} bytes a day" in absence.why
-    sent.line = CAP - LAST_MESSAGE + 1
-    assert limits.watch(sent, received, True) is not None
-    now[0] = absence.until
-    assert limits.watch(sent, received, False) is None
-    assert limits.affords(CAP - LAST_MESSAGE)
-
-
-def test_days_end_at_the_midnights_of_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
-    time.tzset()
-    spring, autumn = 1_806_145_200.0, 1_824_890_400.0
-    midnights = []
-    now = [spring]
-    limits, lane = Limits(ByteLedger(tmp_path / "bytes.json", 30_000, quiet), lambda: now[0]), Lane()
-    for begin in (spring, autumn):
-        now[0] = begin
-        for _ in range(3):
-            lane.line += 30_000
-            absence = limits.watch(lane, Lane(), True)
-            assert absence is not None
-            now[0] = absence.until
-            midnights.append(absence.until)
-            assert time.localtime(absence.until)[3:6] == (0, 0, 0)
-    assert {round(after - before) for before, after in pairwise(midnights)} >= {23 * 3600, 25 * 3600}

@@ -106,6 +106,8 @@ def test_a_file_of_the_owners_own_is_named_by_its_path(tmp_path: Path) -> None:
         ("[link]", "[schedul]\n[link]", "schedul: unknown key; did you mean 'schedule'?"),
         ("[link]", '[schedule]\nasleep = ["22-5"]\n[link]', "asleep: '22-5' is not a window like \"23:00-05:00\""),
         ("[link]", '[schedule]\nasleep = ["00:00-00:00"]\n[link]', "asleep: the device never wakes"),
+        ("[link]", "[schedule]\nduty_cycle = 0.5\n[link]", "schedule.duty_cycle needs link.rate_up and link.rate_down"),
+        ("[link]", "[schedule]\nspread = -1\n[link]", "schedule.spread: expected a whole number from 0 to 86400"),
         ("[link]", "[compute]\nstep = 1\n[link]", "compute.keystream: missing; it has no default"),
     ],
 )
