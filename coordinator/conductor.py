@@ -18,7 +18,7 @@ from hushfleet.errors import HushfleetError, RefusedError
 from hushfleet.mqtt.inbox import Inbox, publishes
 from hushfleet.mqtt.topics import Parsed
 from hushfleet.trust import READY, REMEDIES, WAITING, Trust
-from hushfleet.wire.documents import Date, Entry, Manifest
+from hushfleet.wire.documents import OPTIONAL_DOCUMENTS, Date, Entry, Manifest
 from hushfleet.wire.framing import Frame
 
 _SIGN_AGAIN = "sign again with hushfleet fleet sign, or copy all of the owners' documents again"
@@ -283,6 +283,6 @@ def _take(signed: Signed, trust: Trust) -> list[Action]:
     if signed.date:
         actions += trust.offer_date(signed.date)
     for name in trust.needed:
-        if name in signed.documents or trust.hash_of(name):
+        if name not in OPTIONAL_DOCUMENTS or trust.hash_of(name):
             actions += trust.offer_document(name, signed.documents[name])
     return actions

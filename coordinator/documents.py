@@ -4,8 +4,9 @@ from pathlib import Path
 
 from coordinator.conductor import Signed
 from hushfleet.errors import ConfigurationError
+from hushfleet.wire.documents import OPTIONAL_DOCUMENTS
 
-NAMES = ("committee", "roster", "policy", "model", "profile")
+NAMES = ("committee", "roster", "policy", "model", "profile", "schema")
 """What the coordinator publishes, each if the manifest lists it."""
 
 
@@ -26,7 +27,11 @@ def read_documents(directory: Path) -> Signed:
         roots,
         _read(directory / "manifest"),
         _read(date) if date.exists() else b"",
-        {name: _read(directory / name) for name in NAMES if name != "profile" or (directory / name).exists()},
+        {
+            name: _read(directory / name)
+            for name in NAMES
+            if name not in OPTIONAL_DOCUMENTS or (directory / name).exists()
+        },
         certificates,
     )
 

@@ -28,7 +28,7 @@ from hushfleet.mqtt.topics import Topics
 from hushfleet.runner import Event
 from hushfleet.service import Service
 from hushfleet.trust import Trust
-from hushfleet.wire.documents import MEMBER, Cert, Certificate
+from hushfleet.wire.documents import MEMBER, PARTICIPANT, Cert, Certificate
 from hushfleet.wire.framing import Frame, Identity
 
 
@@ -78,8 +78,9 @@ def link_of(settings: AgentSettings, bundle: Bundle, store: Store | None) -> cat
 
 def make_trust(bundle: Bundle, store: Store) -> Trust:
     """What this device has verified of its fleet's documents."""
-    member = certificate_of(bundle).roles & MEMBER
-    needed = ("committee", "policy", "model", "profile", *(("roster",) if member else ()))
+    roles = certificate_of(bundle).roles
+    own = [name for role, name in ((MEMBER, "roster"), (PARTICIPANT, "schema")) if roles & role]
+    needed = ("committee", "policy", "model", "profile", *own)
     return Trust(bundle.fleet, bundle.root_hash, needed, store, BUILD_TIME)
 
 

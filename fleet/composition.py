@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from firmware_profiles.catalog import Link
 from fleet.owner import Owner
-from fleet.settings import FleetSettings, PolicyRules
+from fleet.settings import FleetSettings, PolicyRules, SchemaRules
 from hushfleet.actions import Draw
 from hushfleet.errors import ConfigurationError, MalformedError
 from hushfleet.wire.documents import (
@@ -29,6 +29,7 @@ from hushfleet.wire.documents import (
     Roster,
 )
 from hushfleet.wire.framing import LARGEST_SIGNER_COUNT, Frame
+from hushfleet.wire.schema import Schema
 
 DAY = 86_400
 """Seconds."""
@@ -39,7 +40,7 @@ Make = Callable[[int, int], Frame]
 """Makes a document of a version (from 1) and a time of issue (seconds since 1970 UTC)."""
 
 TABLES: dict[str, type[Document]] = {
-    table.KIND: table for table in (CommitteeDocument, Roster, Policy, ModelSpec, Profiles, Manifest, Date)
+    table.KIND: table for table in (CommitteeDocument, Roster, Policy, ModelSpec, Profiles, Schema, Manifest, Date)
 }
 """The documents that are signed together."""
 
@@ -49,8 +50,8 @@ class Composition:
     """A set of documents that belong together.
 
     Attributes:
-        frames: committee, roster, policy, model, the firmware profiles if links were given, manifest and date, in the
-            order in which to put them in force.
+        frames: committee, roster, policy, model, the firmware profiles if links were given, the schema if the settings
+            have one, manifest and date, in the order in which to put them in force.
         changes: one line for each that differs from before.
         warnings: what the owner should know before handing them out.
     """
@@ -175,7 +176,12 @@ def _documents(
         "policy": advance("policy", lambda version, at: owner.policy(rules, [spec], version=version, issued=at)),
         "model": spec,
         **({} if links is None else {"profile": sealed}),
+        **({} if settings.schema is None else {"schema": advance("schema", _schema(owner, spec, settings.schema))}),
     }
+
+
+def _schema(owner: Owner, spec: Frame, rules: SchemaRules) -> Make:
+    return lambda version, at: owner.schema(spec, rules.channel_list(), rules.windows(), version=version, issued=at)
 
 
 def _firmware(name: str, link: Link, model: bytes) -> Firmware:

@@ -37,6 +37,7 @@ from hushfleet.wire.documents import (
     Roster,
 )
 from hushfleet.wire.framing import Frame, Identity, pack_indices
+from hushfleet.wire.schema import Channel, Schema
 
 LARGEST_PROFILE_COUNT = 256
 """A roster line names its profile by a u8."""
@@ -279,11 +280,31 @@ class Owner:
         listed = tuple(sorted(firmware, key=lambda one: one.name))
         return unsigned(Profiles(self.fleet, issued, PROTOCOL, version, listed))
 
+    def schema(
+        self, spec: Frame, channels: Iterable[Channel], windows: Mapping[str, Any], *, version: int, issued: int
+    ) -> Frame:
+        """What a model takes in; `windows` are the document's other fields by name.
+
+        Raises:
+            ConfigurationError: the model has other inputs or outputs.
+        """
+        schema = Schema(
+            self.fleet, issued, PROTOCOL, version, spec.hash(self.fleet), channels=tuple(channels), **windows
+        )
+        layers = ModelSpec.from_body(spec.body).layers
+        for what, needed, there in (
+            ("takes", schema.inputs(), layers[0].inputs),
+            ("gives", schema.outputs(), layers[-1].outputs),
+        ):
+            if needed != there:
+                raise ConfigurationError(f"the model {what} {there} values, by the schema a window's are {needed}")
+        return unsigned(schema)
+
     def _entry(self, frame: Frame) -> Entry:
         version = _TABLES[frame.kind].from_body(frame.body).version
         return Entry(frame.kind, version, len(frame.to_bytes()), frame.hash(self.fleet))
 
 
 _TABLES: dict[str, type[Document]] = {
-    table.KIND: table for table in (CommitteeDocument, Roster, Policy, ModelSpec, Profiles)
+    table.KIND: table for table in (CommitteeDocument, Roster, Policy, ModelSpec, Profiles, Schema)
 }

@@ -2,11 +2,12 @@
 
 import json
 from dataclasses import dataclass, fields
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from hushfleet.configuration import Key, Range
+from hushfleet.configuration import Key, Range, did_you_mean
 from hushfleet.errors import ConfigurationError
 from hushfleet.wire.documents import LARGEST_SURVIVOR_SET, Layer
+from hushfleet.wire.schema import Channel
 
 _U8, _U16, _U32 = Range(0, 2**8 - 1), Range(0, 2**16 - 1), Range(0, 2**32 - 1)
 
@@ -86,6 +87,60 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelRow:
+    """One channel of the schema."""
+
+    name: str
+    unit: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaRules:
+    """`[schema]`: what the model takes in, where devices make their rows out of sensor readings.
+
+    Attributes:
+        target: name of the channel that a forecast is about.
+    """
+
+    channels: tuple[ChannelRow, ...]
+    rate: Annotated[float, Range(0)]
+    samples: Annotated[int, Range(1, 2**32 - 1)]
+    step: Annotated[int, Range(1, 2**32 - 1)]
+    task: Literal["classes", "value", "forecast", "anomaly"]
+    missing: Annotated[float, Range(0, 1)] = 0.1
+    mask: bool = False
+    classes: tuple[str, ...] = ()
+    target: str = ""
+    horizon: Annotated[int, _U32] = 0
+
+    def __post_init__(self) -> None:
+        names = [row.name for row in self.channels]
+        if self.target and self.target not in names:
+            raise ConfigurationError(f"target = {self.target!r} is no channel; {did_you_mean(self.target, names)}")
+
+    def channel_list(self) -> tuple[Channel, ...]:
+        """The channels as the document holds them."""
+        return tuple(Channel(row.name, row.unit, row.low, row.high) for row in self.channels)
+
+    def windows(self) -> dict[str, Any]:
+        """The document's other fields."""
+        names = [row.name for row in self.channels]
+        return {
+            "rate": self.rate,
+            "samples": self.samples,
+            "step": self.step,
+            "missing": self.missing,
+            "mask": int(self.mask),
+            "task": self.task,
+            "classes": self.classes,
+            "target": names.index(self.target) if self.target else 0,
+            "horizon": self.horizon,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Validity:
     """`[validity]`: days that a signature counts."""
 
@@ -99,6 +154,7 @@ class FleetSettings:
 
     fleet: FleetName
     model: Model
+    schema: SchemaRules | None = None
     policy: PolicyRules = PolicyRules()
     validity: Validity = Validity()
 
@@ -121,6 +177,19 @@ layers = [
     { in = 16, out = 32, act = "relu" },        # act: none, relu, tanh, sigmoid
     { in = 32, out = 2, act = "none" },
 ]
+
+# [schema]                      # what the model takes in, where devices make their rows out of sensor readings;
+# rate = 0.1                    # samples a second of every channel
+# samples = 8                   # in a window; the first layer takes channels x samples, twice that with mask
+# step = 4                      # samples from the beginning of one window to that of the next
+# missing = 0.1                 # the largest part of a window's samples that may be imputed
+# mask = false                  # whether each sample is followed by 1 if it was measured, 0 if it was imputed
+# task = "classes"              # classes, value, forecast (with target and horizon) or anomaly
+# classes = ["empty", "taken"]  # numbered from 0 in this order
+# channels = [
+#     { name = "co2", unit = "ppm", low = 300.0, high = 10000.0 },
+#     { name = "temperature", unit = "degC", low = -40.0, high = 85.0 },
+# ]
 
 [policy]                        # what every device enforces by itself, whatever the coordinator says
 committee_min = 4               # smallest committee; up to committee_min - 2 * recoveries - 1 members may be corrupt

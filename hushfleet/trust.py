@@ -27,6 +27,7 @@ from hushfleet.wire.documents import (
     Roster,
 )
 from hushfleet.wire.framing import Frame, KeyOf, read, signed_bytes, verify
+from hushfleet.wire.schema import Schema
 
 LARGEST_STEP = 1_000
 _TIME = "trust/time"
@@ -47,6 +48,7 @@ _TABLES: dict[str, type[Document]] = {
     "policy": Policy,
     "model": ModelSpec,
     "profile": Profiles,
+    "schema": Schema,
 }
 
 
@@ -65,7 +67,7 @@ class Trust:
         build_time: seconds since 1970 when this software was made; time is never before it.
 
     Attributes:
-        committee, roster, policy, model, profiles: the documents of the newest manifest, each if it is here.
+        committee, roster, policy, model, profiles, schema: the documents of the newest manifest, each if it is here.
     """
 
     def __init__(self, fleet: bytes, root_hash: bytes, needed: Iterable[str], store: Store, build_time: int) -> None:
@@ -114,6 +116,7 @@ class Trust:
         self.policy = self._document("policy", Policy)
         self.model = self._document("model", ModelSpec)
         self.profiles = self._document("profile", Profiles)
+        self.schema = self._document("schema", Schema)
         self._coordinator = self.committee.coordinator() if self.committee else None
         listed = [self._entries[name] for name in self.needed if name in self._entries]
         self._missing = [entry for entry in listed if self._document(entry.name, Document) is None]

@@ -37,7 +37,9 @@ PARTICIPANT, MEMBER, COORDINATOR = 1, 2, 4
 
 LARGEST_ROOT_OR_MANIFEST = 16 * 1024
 LARGEST_SURVIVOR_SET = 16_383
-DOCUMENT_NAMES = ("committee", "model", "policy", "profile", "roster")
+DOCUMENT_NAMES = ("committee", "model", "policy", "profile", "roster", "schema")
+OPTIONAL_DOCUMENTS = ("profile", "schema")
+"""Those that a manifest need not list."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,10 @@ DOCUMENTS = {
     ),
     "model": "name s · layers [{layer}] · init b32 · zero b32",
     "profile": "profiles [{firmware}]",
+    "schema": (
+        "model b32 · channels [{channel}] · rate f · samples u32 · step u32 · missing f · mask u8 · task s · "
+        "classes [s] · target u8 · horizon u32"
+    ),
 }
 MESSAGES = {
     "call": (
@@ -92,6 +96,7 @@ PARTS = {
         "seal b32*"
     ),
     "layer": "kind s · in u32 · out u32 · act s",
+    "channel": "name s · unit s · low f · high f",
     "firmware": "name s · link s · chunk u16 · window u8 · keepalive u16 · daily u64 · models [b32]",
     "metrics": ("examples u64 · training_loss f · evaluated u64 · evaluation_loss f · correct u64 · norm f"),
 }
@@ -287,7 +292,7 @@ def parse(payload: bytes, fleet: bytes, *kinds: str) -> Frame:
     fields = unpack(kind, body)
     if kind in MESSAGES:
         require(signers == [fields["from"]], "the only signer is not the sender")
-    if kind in ("committee", "roster", "policy", "model", "profile", "header", "chunks"):
+    if kind in ("committee", "roster", "policy", "model", "profile", "schema", "header", "chunks"):
         require(not pairs, f"a {kind} carries no signature")
     if kind in DOCUMENTS:
         require(fields["fleet"] == fleet and fields["protocol"] == 1, "another fleet's, or another protocol")

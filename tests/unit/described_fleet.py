@@ -16,13 +16,14 @@ from hushfleet.secagg.residues import Vector
 from hushfleet.wire import committee as set_up
 from hushfleet.wire import documents as documented
 from hushfleet.wire import round as rounds
+from hushfleet.wire import schema as schemas
 from hushfleet.wire.framing import Frame, Table, entries
 
 Section = dict[str, Any] | list[dict[str, Any]]
 
 WIRE: dict[str, type[Table]] = {
     table.KIND: table
-    for module in (documented, set_up, rounds)
+    for module in (documented, schemas, set_up, rounds)
     for table in vars(module).values()
     if isinstance(table, type) and issubclass(table, Table) and table.KIND
 }

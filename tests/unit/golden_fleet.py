@@ -22,6 +22,7 @@ from hushfleet.trust import Trust
 from hushfleet.wire.committee import Box, Call, Card, CardList, CommitteeKey, Complaint
 from hushfleet.wire.documents import COORDINATOR, MEMBER, PARTICIPANT, Firmware, Layer
 from hushfleet.wire.framing import Frame, Identity, Table
+from hushfleet.wire.schema import Channel
 
 ISSUED = 1_700_000_000
 YEAR = 365 * 86_400
@@ -30,6 +31,17 @@ ROUND, FIRST, ROUNDS, EPOCH, F = 5_000_000_001, 5_000_000_000, 3, 7, 1
 K, THRESHOLD = ROUND - FIRST, len(MEMBERS) - F
 SIZE = 256
 LAYERS = (Layer("dense", 8, 8, "tanh"), Layer("dense", 8, 1, "none"))
+SCHEMA = {
+    "rate": 0.5,
+    "samples": 2,
+    "step": 1,
+    "missing": 0.25,
+    "mask": 1,
+    "task": "forecast",
+    "classes": (),
+    "target": 1,
+    "horizon": 3,
+}
 POLICY: dict[str, Any] = {
     "assumed_colluders": 1,
     "audit_rate": 0.25,
@@ -128,6 +140,13 @@ def documents() -> Documents:
                 Firmware("gateway-2g", "2g", 2048, 4, 300, 1_000_000, (model.hash(owner.fleet),)),
             ],
             version=7,
+            issued=ISSUED + 4,
+        ),
+        "schema": owner.schema(
+            model,
+            [Channel("co2", "ppm", 300.0, 10_000.0), Channel("temperature", "degC", -40.0, 85.0)],
+            SCHEMA,
+            version=2,
             issued=ISSUED + 4,
         ),
     }

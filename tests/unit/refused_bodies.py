@@ -11,7 +11,7 @@ from second_writing import TABLES
 Case = dict[str, Any]
 Fields = dict[str, Any]
 DROPPED: Any = object()
-DOCUMENTS = ("root", "manifest", "date", "committee", "roster", "policy", "model", "profile", "certificate")
+DOCUMENTS = ("root", "manifest", "date", "committee", "roster", "policy", "model", "profile", "schema", "certificate")
 
 
 def case(rule: str, why: str, **hexed: Any) -> Case:
@@ -193,6 +193,7 @@ def _wrong_documents() -> Iterator[tuple[str, str, bytes]]:
     lines = [roster["devices"][at : at + 46] for at in range(0, len(roster["devices"]), 46)]
     layer = {"act": "none", "in": 2, "kind": "dense", "out": 2}
     firmware = msgpack.unpackb(golden_bodies()["profile"])["profiles"][0]
+    channel = msgpack.unpackb(golden_bodies()["schema"])["channels"][0]
     cases: list[tuple[str, str, Fields]] = [
         *((kind, "version 0", {"version": 0}) for kind in DOCUMENTS if kind != "certificate"),
         *((kind, "protocol 0", {"protocol": 0}) for kind in DOCUMENTS),
@@ -256,6 +257,26 @@ def _wrong_documents() -> Iterator[tuple[str, str, bytes]]:
         ("profile", "a window above 64", {"profiles": [firmware | {"window": 65}]}),
         ("profile", "a keepalive below 5", {"profiles": [firmware | {"keepalive": 4}]}),
         ("profile", "a keepalive above an hour", {"profiles": [firmware | {"keepalive": 3_601}]}),
+        ("schema", "no channel", {"channels": []}),
+        ("schema", "a name twice", {"channels": [channel, channel]}),
+        ("schema", "a channel without a name", {"channels": [channel | {"name": ""}]}),
+        ("schema", "low above high", {"channels": [channel | {"low": 2.0, "high": 1.0}]}),
+        ("schema", "low is high", {"channels": [channel | {"low": 1.0, "high": 1.0}]}),
+        ("schema", "more than 64 channels", {"channels": [channel | {"name": str(at)} for at in range(65)]}),
+        ("schema", "no rate", {"rate": 0.0}),
+        ("schema", "no samples", {"samples": 0}),
+        ("schema", "no step", {"step": 0}),
+        ("schema", "all may be missing", {"missing": 1.0}),
+        ("schema", "less than none missing", {"missing": -0.1}),
+        ("schema", "a mask of 2", {"mask": 2}),
+        ("schema", "windows above 2^20 values", {"samples": 2**19}),
+        ("schema", "an unknown task", {"task": "guess"}),
+        ("schema", "classes of a forecast", {"classes": ["a", "b"]}),
+        ("schema", "one class", {"task": "classes", "classes": ["a"], "horizon": 0}),
+        ("schema", "a class twice", {"task": "classes", "classes": ["a", "a"], "horizon": 0}),
+        ("schema", "a forecast of now", {"horizon": 0}),
+        ("schema", "a horizon of a value", {"task": "value"}),
+        ("schema", "a target that is no channel", {"target": 2}),
         ("profile", "a model pinned twice", {"profiles": [firmware | {"models": [bytes(32), bytes(32)]}]}),
     ]  # fmt: skip
     for kind, why, changes in cases:

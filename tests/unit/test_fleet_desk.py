@@ -13,6 +13,8 @@ from fleet_tools import Empty
 from golden_fleet import Records
 from nacl.utils import random
 
+from coordinator.conductor import _take
+from coordinator.documents import NAMES, read_documents
 from edge_agent.agent import link_of, link_settings, make_trust
 from edge_agent.settings import AgentSettings
 from firmware_profiles import catalog
@@ -23,6 +25,7 @@ from hushfleet.errors import ConfigurationError
 from hushfleet.trust import READY, Trust
 from hushfleet.wire.documents import PARTICIPANT, CommitteeDocument, Manifest, Profiles, Roster
 from hushfleet.wire.framing import Frame, indices
+from hushfleet.wire.schema import Channel, Schema
 
 NOW = 1_800_000_000
 
@@ -368,3 +371,62 @@ def test_an_agent_takes_its_link_from_the_sealed_profile_once_it_is_verified(hom
     # A device of another class than the certificate's, by its own settings, has what the owners sealed of that class.
     other = AgentSettings(home / "devices" / "a", tmp_path / "vault.db", profile=Path("gateway-2g"))
     assert link_of(other, bundle, store) == catalog.load("gateway-2g").link
+
+
+# The schema.
+
+SCHEMA = """
+[schema]
+rate = 0.1
+samples = 4
+step = 2
+task = "classes"
+classes = ["empty", "taken"]
+channels = [
+    {{ name = "co2", unit = "ppm", low = 300.0, high = {high} }},
+    {{ name = "temperature", unit = "degC", low = -40.0, high = 85.0 }},
+]
+mask = true
+"""
+
+
+def with_schema(home: Path, high: float = 10_000.0, samples: int = 4) -> None:
+    rules = (home / "fleet.toml").read_text().split("\n[schema]")[0]
+    schema = SCHEMA.format(high=high).replace("samples = 4", f"samples = {samples}")
+    (home / "fleet.toml").write_text(rules + schema)
+
+
+def test_a_schema_is_signed_for_the_model_and_a_change_of_it_is_a_new_version(home: Path) -> None:
+    assert not (home / "documents" / "schema").exists()
+    with_schema(home)
+    assert "schema: version 1" in invoke("sign", home).output
+    schema, fleet = Schema.from_body(document(home, "schema").body), Bundle.load(home / "devices" / "a").fleet
+    assert schema.model == document(home, "model").hash(fleet)
+    assert (schema.inputs(), schema.outputs(), schema.classes) == (16, 2, ("empty", "taken"))
+    assert schema.channels[0] == Channel("co2", "ppm", 300.0, 10_000.0)
+    with_schema(home, high=5_000.0)
+    assert "schema: version 2" in invoke("sign", home).output
+
+
+def test_a_schema_that_does_not_fit_the_model_is_not_signed(home: Path) -> None:
+    with_schema(home, samples=5)
+    with pytest.raises(ConfigurationError, match="the model takes 16 values, by the schema a window's are 20"):
+        invoke("sign", home)
+
+
+def test_what_the_manifest_lists_no_longer_is_not_published(home: Path) -> None:
+    """The file stays, so that a later schema has a later version; nobody is offered it."""
+    with_schema(home)
+    invoke("sign", home)
+    rules = (home / "fleet.toml").read_text().split("\n[schema]")[0]
+    (home / "fleet.toml").write_text(rules)
+    invoke("sign", home)
+    bundle, documents = Bundle.load(home / "devices" / "coordinator"), read_documents(home / "documents")
+    trust = Trust(bundle.fleet, bundle.root_hash, NAMES, Empty(), 0)
+    assert "schema" in documents.documents
+    _take(documents, trust)
+    assert (trust.schema, trust.missing()) == (None, [])
+    with_schema(home, high=5_000.0)
+    assert "schema: version 2" in invoke("sign", home).output
+    _take(read_documents(home / "documents"), trust)
+    assert trust.schema is not None
