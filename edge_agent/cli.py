@@ -101,6 +101,35 @@ def test(config: Path, timeout: float) -> None:
 
 @agent.command()
 @_config
+@click.option(
+    "--seconds", type=click.FloatRange(0, 86_400), default=10.0, show_default=True, help="How long to listen."
+)
+def discover(config: Path, seconds: float) -> None:
+    """List what the feeds of CONFIG have to offer, and propose lines that name what is to be read; store nothing."""
+    from edge_agent.discovery import discover as listen
+    from edge_agent.discovery import proposal, table
+
+    settings = load(config, AgentSettings)
+    if not settings.feeds:
+        raise ConfigurationError(f"{config} has no [[feed]]; name one to look at (docs/sensors.md)")
+    click.echo(f"listening for {seconds:g} s; nothing is stored")
+    found = listen(settings.feeds, seconds)
+    for number, (feed, seen) in enumerate(zip(settings.feeds, found, strict=True), start=1):
+        click.echo(f"\nfeed {number}, {feed.kind}: {len(seen.quantities)} quantities")
+        if seen.quantities:
+            for line in table(seen.quantities):
+                click.echo(line)
+            click.echo("\n# what is to be read: paste it below this feed's kind and leave out what is not")
+            for line in proposal(seen.quantities):
+                click.echo(line)
+        for reason, count in seen.refused.items():
+            _say("refused", f"{count} times {reason}")
+    if troubles := [f"feed {number}: {seen.trouble}" for number, seen in enumerate(found, start=1) if seen.trouble]:
+        raise LinkError("\n".join(troubles))
+
+
+@agent.command()
+@_config
 @click.option("--json", "as_json", is_flag=True, help="The whole status as JSON.")
 def status(config: Path, as_json: bool) -> None:
     """Show how the agent is doing."""

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from edge_agent.sources.csv import CsvSource
-from hushfleet.configuration import Range
+from edge_agent.sources.feeds import FeedSettings
+from hushfleet.configuration import Key, Range
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class AgentSettings:
         profile: firmware profile, by name or by the path of a TOML file; the certificate's unless it is said here.
         head: `softmax` for classes, `mean_squared` for one number.
         source: the device's own rows; a device without them is a committee member alone.
+        feeds: where sensor readings come from, and which of them are read; `[[feed]]` in the file.
         broker: where the broker is.
         log: `text` or `json` lines on standard error.
     """
@@ -35,5 +37,6 @@ class AgentSettings:
     profile: Path | None = None
     head: Literal["softmax", "mean_squared"] = "softmax"
     source: CsvSource | None = None
+    feeds: Annotated[tuple[FeedSettings, ...], Key("feed")] = ()
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     log: Literal["text", "json"] = "text"

@@ -3,6 +3,7 @@
 The dataclass is the whole description: a nested dataclass is a table, a tuple of dataclasses an array of tables, a
 field with a default may be left out, and `__post_init__` may raise ConfigurationError for what concerns several fields.
 A dataclass whose class attribute `BARE` names one of its fields may be written as that field alone, without a table.
+Several dataclasses in one place are told apart by their fields `kind`, each the Literal of another name.
 
     @dataclass(frozen=True)
     class Broker:
@@ -62,7 +63,8 @@ def load(path: Path, settings: type[Settings]) -> Settings:
     """Read the file at `path` into the dataclass `settings`.
 
     Fields are str, int, float (finite; whole numbers are taken too), bool, Path (relative ones start at the file's
-    directory, `~` is the home), Literal, tuple[X, ...], dict[str, X], dataclasses, and X | None for a default of None.
+    directory, `~` is the home), Literal, tuple[X, ...], dict[str, X], dataclasses, a union of dataclasses, and X | None
+    for a default of None.
 
     Raises:
         ConfigurationError: the file cannot be read, is not TOML, or does not fit; the text lists every problem with the
@@ -151,8 +153,10 @@ class _Reader:
         if origin is Annotated:
             return self.value(where, value, arguments[0], arguments[1:])
         if origin in (Union, UnionType):
-            (hint,) = (choice for choice in arguments if choice is not NoneType)
-            return self.value(where, value, hint, marks)
+            choices = [choice for choice in arguments if choice is not NoneType]
+            if len(choices) > 1:
+                return self._variant(where, value, choices)
+            return self.value(where, value, choices[0], marks)
         if origin is Literal:
             return self._choice(where, value, arguments)
         if origin is tuple:
@@ -164,6 +168,16 @@ class _Reader:
             table = {bare: value} if bare is not None and type(value) is not dict else value
             return self.table(where, table, hint)  # type: ignore[arg-type]  # a hint is never an instance
         return self._read[hint](where, value, marks)
+
+    def _variant(self, where: str, value: Any, choices: list[type[Any]]) -> Any:
+        if type(value) is not dict:
+            return self._wrong(where, "a table", value)
+        kinds = {get_args(get_type_hints(choice)["kind"])[0]: choice for choice in choices}
+        if "kind" not in value:
+            self.problems.append(f"{_join(where, 'kind')}: missing; known: {', '.join(sorted(kinds))}")
+            return _UNUSABLE
+        kind = self._choice(_join(where, "kind"), value["kind"], tuple(kinds))
+        return _UNUSABLE if kind is _UNUSABLE else self.table(where, value, kinds[kind])
 
     def _array(self, where: str, value: Any, hint: Any) -> Any:
         if type(value) is not list:

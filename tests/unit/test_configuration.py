@@ -171,3 +171,36 @@ def test_did_you_mean_lists_what_is_known_if_nothing_is_near() -> None:
     assert did_you_mean("prot", ["host", "port"]) == "did you mean 'port'?"
     assert did_you_mean("zzz", ["port", "host"]) == "known: host, port"
     assert did_you_mean("zzz", []) == "nothing is known here"
+
+
+@dataclass(frozen=True)
+class Circle:
+    radius: float
+    kind: Literal["circle"] = "circle"
+
+
+@dataclass(frozen=True)
+class Square:
+    side: float
+    kind: Literal["square"] = "square"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    shapes: Annotated[tuple[Circle | Square, ...], Key("shape")] = ()
+
+
+def test_dataclasses_in_one_place_are_told_apart_by_their_kind(tmp_path: Path) -> None:
+    file = tmp_path / "drawing.toml"
+    file.write_text('[[shape]]\nkind = "square"\nside = 2\n[[shape]]\nkind = "circle"\nradius = 1')
+    assert load(file, Drawing).shapes == (Square(2.0), Circle(1.0))
+    file.write_text('shape = [{ kind = "cirle", radius = 1 }, { side = 2 }, 3, { kind = "square", radius = 1 }]')
+    with pytest.raises(ConfigurationError) as caught:
+        load(file, Drawing)
+    for problem in (
+        "shape[0].kind: 'cirle' is unknown; did you mean 'circle'?",
+        "shape[1].kind: missing; known: circle, square",
+        "shape[2]: expected a table, got the number 3",
+        "shape[3].radius: unknown key",
+    ):
+        assert problem in str(caught.value)

@@ -8,25 +8,36 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import click
 import pytest
 
 from coordinator.settings import CoordinatorSettings
 from edge_agent.settings import AgentSettings
+from edge_agent.sources.feeds import FeedSettings
 from firmware_profiles.catalog import FirmwareProfile
 from fleet.settings import FleetSettings
 from hushfleet.cli import hushfleet
-from hushfleet.configuration import load
+from hushfleet.configuration import Key, load
 from hushfleet.trust import READY, STALE, UPGRADE, WAITING
 
 PROJECT = Path(__file__).parents[2]
 PAGES = [PROJECT / "README.md", PROJECT / "CHANGELOG.md", *sorted((PROJECT / "docs").rglob("*.md"))]
-GUIDES = [PROJECT / "README.md", PROJECT / "docs" / "operations.md", PROJECT / "docs" / "planning.md"]
+GUIDES = [PROJECT / "README.md", *(PROJECT / "docs" / f"{name}.md" for name in ("operations", "planning", "sensors"))]
 OPERATIONS = (PROJECT / "docs" / "operations.md").read_text()
+
+
+@dataclasses.dataclass(frozen=True)
+class Feeds:
+    """The feeds in an agent's file, on their own."""
+
+    feeds: Annotated[tuple[FeedSettings, ...], Key("feed")] = ()
+
+
 SETTINGS: dict[str, type[Any]] = {
     "agent.toml": AgentSettings,
+    "in agent.toml": Feeds,
     "coordinator.toml": CoordinatorSettings,
     "fleet.toml": FleetSettings,
     "profile.toml": FirmwareProfile,
@@ -162,10 +173,12 @@ def test_examples_of_settings_load(kind: str, block: str, tmp_path: Path) -> Non
 
 
 def keys(settings: type[Any], prefix: str = "") -> dict[str, Any]:
-    """Every key of these settings with its default, in tables too."""
+    """Every key of these settings with its default, in tables too; arrays of tables have pages of their own."""
     found: dict[str, Any] = {}
     for column in dataclasses.fields(settings):
         hint = get_type_hints(settings)[column.name]
+        if is_array_of_tables(hint):
+            continue
         (hint,) = (
             [choice for choice in get_args(hint) if choice is not NoneType] if NoneType in get_args(hint) else [hint]
         )
@@ -175,6 +188,11 @@ def keys(settings: type[Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[prefix + column.name] = column.default
     return found
+
+
+def is_array_of_tables(hint: Any) -> bool:
+    inner = get_args(hint)[0] if get_origin(hint) is tuple else None
+    return any(map(dataclasses.is_dataclass, get_args(inner) or (inner,)))
 
 
 def flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -195,6 +213,31 @@ def test_the_reference_names_every_key_with_its_default(kind: str) -> None:
     assert {key: value for key, value in shown.items() if key not in given} == {
         key: default for key, default in known.items() if key not in given and default is not None
     }
+
+
+def every_key(settings: type[Any]) -> set[str]:
+    """The keys of these settings and of all tables in them."""
+    found = set()
+    for column in dataclasses.fields(settings):
+        found.add(column.name)
+        for inner in (get_type_hints(settings)[column.name], *get_args(get_type_hints(settings)[column.name])):
+            found |= every_key(inner) if dataclasses.is_dataclass(inner) and isinstance(inner, type) else set()
+    return found
+
+
+def shown_keys(value: Any) -> set[str]:
+    """The keys of a table and of all tables in it."""
+    if isinstance(value, list):
+        return set().union(*map(shown_keys, value))
+    return set(value).union(*map(shown_keys, value.values())) if isinstance(value, dict) else set()
+
+
+@pytest.mark.parametrize("settings", get_args(FeedSettings) or (FeedSettings,))
+def test_every_key_of_a_feed_is_shown(settings: type[Any]) -> None:
+    blocks = map(tomllib.loads, fences(PROJECT / "docs" / "sensors.md", "toml"))
+    kinds = get_args(get_type_hints(settings)["kind"])
+    feeds = [feed for block in blocks for feed in block["feed"] if feed["kind"] in kinds]
+    assert every_key(settings) <= shown_keys(feeds)
 
 
 # The journal.
