@@ -1,0 +1,207 @@
+"""A device's rows made of its sensors' readings: the schema's channels, cleaned, in windows, with their targets."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from edge_agent.sources.labels import LABEL, LabelSettings, as_told, by_rules
+from edge_agent.sources.quality import Cleaning, Counts, Series, clean
+from edge_agent.sources.rows import LocalData, Rows
+from edge_agent.sources.store import Keep, ReadingStore
+from edge_agent.sources.units import conversion
+from edge_agent.sources.windows import Grid, Windows, forecasts, resample, windows
+from hushfleet.configuration import Range, did_you_mean
+from hushfleet.errors import ConfigurationError
+from hushfleet.wire.schema import ANOMALY, CLASSES, FORECAST, Channel, Schema
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+HOLD_SAMPLES = 3
+"""Samples for which a reading holds where nothing else is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelSettings:
+    """Which quantity of this device one channel of the fleet's schema is.
+
+    Attributes:
+        name: the channel's, in the schema.
+        address: the quantity's, as `hushfleet agent discover` names it.
+        unit: what the readings are in; the schema's unless it is said here.
+        hold: seconds for which a reading stands for what comes after it: longer than the sensor is ever silent.
+        values: numbers for what is text: `{ ON = 1, OFF = 0 }`.
+        cleaning: what its readings are held against.
+    """
+
+    name: str
+    address: str
+    unit: str | None = None
+    hold: Annotated[float, Range(0)] | None = None
+    values: dict[str, float] = field(default_factory=dict)
+    cleaning: Cleaning = field(default_factory=Cleaning)
+
+    def number(self, value: float | str) -> float | None:
+        """A reading as it is kept, in this device's unit; None if it is text without a number."""
+        return value if isinstance(value, float) else self.values.get(value)
+
+
+@dataclass(frozen=True, slots=True)
+class SensorSettings:
+    """`[sensors]`: the device's rows are made of its sensors' readings.
+
+    Attributes:
+        channel: for each channel of the schema, what it is here.
+        label: where labels come from, if the fleet learns classes or a number.
+        keep: how much is kept.
+        holdout: 0 to 1, the part of the windows, the newest, that only score the model and never train it.
+    """
+
+    channel: tuple[ChannelSettings, ...]
+    label: LabelSettings | None = None
+    keep: Keep = field(default_factory=Keep)
+    holdout: Annotated[float, Range(0, 1)] = 0.2
+
+    def __post_init__(self) -> None:
+        names = [one.name for one in self.channel]
+        if len(set(names)) < len(names):
+            raise ConfigurationError("two channels have the same name; each channel of the schema is one quantity here")
+        if any(name.partition("/")[0] == LABEL for name in names):
+            raise ConfigurationError(
+                f"no channel can be called {LABEL!r}; say where labels come from under [sensors.label]"
+            )
+
+    def addresses(self) -> dict[str, tuple[ChannelSettings, ...]]:
+        """The channels that each address feeds."""
+        found: dict[str, tuple[ChannelSettings, ...]] = {}
+        for one in self.channel:
+            found[one.address] = (*found.get(one.address, ()), one)
+        return found
+
+    def mapped(self, schema: Schema) -> list[ChannelSettings]:
+        """This device's settings of each channel of the schema, in its order.
+
+        Raises:
+            ConfigurationError: a channel is missing, or its unit cannot be converted.
+        """
+        here = {one.name: one for one in self.channel}
+        for channel in schema.channels:
+            if channel.name not in here:
+                raise ConfigurationError(
+                    f"the fleet's model needs the channel {channel.name!r} ({channel.unit}); add a [[sensors.channel]] "
+                    f"of that name, or {did_you_mean(channel.name, here)}"
+                )
+            _conversion(here[channel.name], channel)
+        return [here[channel.name] for channel in schema.channels]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a device's readings come to.
+
+    Attributes:
+        data: the rows.
+        counts: by channel: readings, and what was left out.
+        measured: by channel: the part of its samples that were measured, over the time that is looked at.
+        refused: windows with too much imputed.
+        unlabelled: windows without a target.
+    """
+
+    data: LocalData
+    counts: Mapping[str, Counts]
+    measured: Mapping[str, float]
+    refused: int
+    unlabelled: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sensors:
+    """A device's readings and what the owner said of them."""
+
+    settings: SensorSettings
+    store: ReadingStore
+
+    def rows(self, schema: Schema, now: float) -> Found:
+        """The windows up to now, and their targets.
+
+        Raises:
+            ConfigurationError: the settings do not fit the schema, or the readings cannot be read.
+        """
+        import numpy as np
+
+        series, counts = self.series(schema, now)
+        holds = [HOLD_SAMPLES / schema.rate if one.hold is None else one.hold for one in self.settings.mapped(schema)]
+        begins = [one.times[0] for one in series if len(one)]
+        grid = resample(schema, series, holds, max(begins, default=now), now)
+        found = windows(schema, grid)
+        y, known = self._targets(schema, grid, found)
+        measured = grid.measured.mean(axis=1) if grid.measured.shape[1] else np.zeros(len(schema.channels))
+        names = [channel.name for channel in schema.channels]
+        return Found(
+            _split(found.x[known], y[known], found.ends[known], schema.samples, self.settings.holdout),
+            dict(zip(names, counts, strict=True)),
+            dict(zip(names, map(float, measured), strict=True)),
+            found.refused,
+            int((~known).sum()),
+        )
+
+    def series(self, schema: Schema, now: float) -> tuple[list[Series], list[Counts]]:
+        """Every channel's readings that are used, in the schema's unit and order, and what was left out."""
+        found = []
+        for one, channel in zip(self.settings.mapped(schema), schema.channels, strict=True):
+            factor, offset = _conversion(one, channel)
+            times, values = self.store.readings(one.name, now - self.settings.keep.days * 86_400)
+            found.append(clean(times, values * factor + offset, channel.low, channel.high, one.cleaning, now))
+        return [series for series, _ in found], [counts for _, counts in found]
+
+    def _targets(self, schema: Schema, grid: Grid, found: Windows) -> "tuple[NDArray[Any], NDArray[np.bool_]]":
+        """What each window is to lead to, as `Rows.y` has it, and which windows have a target at all."""
+        import numpy as np
+
+        if schema.task == ANOMALY:
+            return found.x, np.ones(len(found.x), bool)
+        if schema.task == FORECAST:
+            values, measured = forecasts(schema, grid, found.ends)
+            return values[:, None], measured
+        told = self._told(schema, grid, found)
+        known = np.isfinite(told)
+        if schema.task == CLASSES:
+            return np.where(known, told, 0).astype(np.int64), known
+        return told.astype(np.float32)[:, None], known
+
+    def _told(self, schema: Schema, grid: Grid, found: Windows) -> "NDArray[np.float64]":
+        import numpy as np
+
+        label = self.settings.label
+        if label is None:
+            raise ConfigurationError("the fleet learns from labels; say where they come from under [sensors.label]")
+        label.check(schema)
+        if label.address:
+            return as_told(self.store, schema, label.hold, found.ends)
+        if schema.task != CLASSES:
+            raise ConfigurationError("the fleet learns a number: rules give classes; name the label's address instead")
+        classes = by_rules(label, schema, grid, found)
+        return np.where(classes < 0, np.nan, classes)
+
+
+def _conversion(one: ChannelSettings, channel: Channel) -> tuple[float, float]:
+    try:
+        return conversion(one.unit or channel.unit, channel.unit)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"channel {one.name!r}: {error}") from None
+
+
+def _split(
+    x: "NDArray[np.float32]", y: "NDArray[Any]", ends: "NDArray[np.int64]", samples: int, holdout: float
+) -> LocalData:
+    """The newest windows are kept aside; those that share samples with them are neither trained on nor scored."""
+    kept = len(x) - int(len(x) * holdout)
+    trained = int((ends[:kept] <= ends[kept] - samples).sum()) if kept < len(x) else kept
+    return LocalData(Rows(x[:trained], y[:trained]), Rows(x[kept:], y[kept:]))
+
+
+def readings_path(vault: Path) -> Path:
+    """Where an agent keeps its sensors' readings, beside its vault."""
+    return vault.with_name("readings.db")

@@ -1,0 +1,133 @@
+"""From the readings of a schema's channels to windows: resampled, scaled, with what was imputed (docs/protocol.md, 2).
+
+A grid of samples at the schema's rate, the same on every device: sample k stands at k / rate seconds since 1970. A
+sample is the mean of the readings of its own cell; without any, the last reading before it, as long as that holds;
+else it is imputed by the last value there was, or by the middle of the channel's range.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from hushfleet.wire.schema import Channel, Schema
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edge_agent.sources.quality import Series
+
+LARGEST_CELL_COUNT = 2**25
+"""Samples in a grid, and values in all windows, at most: 128 MiB as float32. Of more, the newest are used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Every channel's samples over a stretch of time.
+
+    Attributes:
+        first: number of the first sample since 1970, at the schema's rate.
+        values: float32[channels, n], scaled to -1 to 1.
+        measured: bool[channels, n].
+    """
+
+    first: int
+    values: "NDArray[np.float32]" = field(repr=False)
+    measured: "NDArray[np.bool_]" = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """The windows that are good enough.
+
+    Attributes:
+        x: float32[n, inputs], a window's values, channel by channel; then its mask if the schema has one.
+        ends: int64[n], the number of each window's last sample since 1970.
+        refused: windows that had too much imputed.
+    """
+
+    x: "NDArray[np.float32]" = field(repr=False)
+    ends: "NDArray[np.int64]" = field(repr=False)
+    refused: int
+
+
+def scaled(values: "NDArray[np.float64]", channel: Channel) -> "NDArray[np.float32]":
+    """Values of a channel on the scale that its range makes from -1 to 1."""
+    import numpy as np
+
+    return ((values - channel.low) / (channel.high - channel.low) * 2 - 1).astype(np.float32)
+
+
+def resample(schema: Schema, series: Sequence["Series"], holds: Sequence[float], begin: float, end: float) -> Grid:
+    """Every channel on the schema's grid.
+
+    Args:
+        series: of each channel, in the schema's order.
+        holds: of each channel: seconds for which a reading stands for what comes after it.
+        begin, end: seconds since 1970; samples from the one at or after `begin` to the last before `end`.
+    """
+    import numpy as np
+
+    last = math.ceil(end * schema.rate)
+    first = max(math.ceil(begin * schema.rate), last - LARGEST_CELL_COUNT // len(schema.channels))
+    count = max(0, last - first)
+    values = np.empty((len(series), count), np.float32)
+    measured = np.empty((len(series), count), bool)
+    for row, (channel, one, hold) in enumerate(zip(schema.channels, series, holds, strict=True)):
+        values[row], measured[row] = _sampled(channel, one, hold, schema.rate, first, count)
+    return Grid(first, values, measured)
+
+
+def _sampled(
+    channel: Channel, series: "Series", hold: float, rate: float, first: int, count: int
+) -> tuple["NDArray[np.float32]", "NDArray[np.bool_]"]:
+    import numpy as np
+
+    # A cell reaches from half a sample before its sample to half a sample after.
+    cells = np.floor(series.times * rate + 0.5).astype(np.int64) - first
+    inside = (cells >= 0) & (cells < count)
+    number = np.bincount(cells[inside], minlength=count)
+    mean = np.bincount(cells[inside], series.values[inside], minlength=count) / np.maximum(number, 1)
+    filled = number > 0
+    moments = np.arange(first, first + count, dtype=np.float64) / rate
+    before = np.searchsorted(series.times, moments, side="right") - 1
+    known = before >= 0
+    newest = np.full(count, (channel.low + channel.high) / 2)
+    newest[known] = series.values[before[known]]
+    age = np.full(count, np.inf)
+    age[known] = moments[known] - series.times[before[known]]
+    return scaled(np.where(filled, mean, newest), channel), filled | (age <= hold)
+
+
+def windows(schema: Schema, grid: Grid) -> Windows:
+    """The schema's windows on a grid; they begin at the samples whose numbers are multiples of `step`."""
+    import numpy as np
+
+    length, step = schema.samples, schema.step
+    count = grid.values.shape[1]
+    starts = np.arange(-grid.first % step, count - length + 1, step) if count >= length else np.zeros(0, np.int64)
+    missing = np.concatenate(([0], np.cumsum((~grid.measured).sum(axis=0))))
+    imputed = missing[starts + length] - missing[starts]
+    fit = starts[imputed <= schema.missing * length * len(schema.channels)]
+    good = fit[-(LARGEST_CELL_COUNT // schema.inputs()) :]
+    at, width = good[:, None] + np.arange(length), len(schema.channels) * length
+    parts = [np.moveaxis(grid.values[:, at], 0, 1).reshape(len(good), width)]
+    if schema.mask:
+        parts.append(np.moveaxis(grid.measured[:, at], 0, 1).reshape(len(good), width).astype(np.float32))
+    ends = grid.first + good + length - 1
+    return Windows(np.ascontiguousarray(np.concatenate(parts, axis=1)), ends, len(starts) - len(fit))
+
+
+def forecasts(
+    schema: Schema, grid: Grid, ends: "NDArray[np.int64]"
+) -> tuple["NDArray[np.float32]", "NDArray[np.bool_]"]:
+    """The target channel's samples `horizon` after each window, float32[n], and which of them were measured."""
+    import numpy as np
+
+    at = ends + schema.horizon - grid.first
+    there = at < grid.values.shape[1]
+    values, measured = np.zeros(len(ends), np.float32), np.zeros(len(ends), bool)
+    values[there] = grid.values[schema.target, at[there]]
+    measured[there] = grid.measured[schema.target, at[there]]
+    return values, measured

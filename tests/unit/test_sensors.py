@@ -1,0 +1,194 @@
+"""From kept readings to a device's rows: mapping, units, labels by rule, by the clock and as told, targets, holdout."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_agent.sources.labels import LabelSettings, Rule
+from edge_agent.sources.quality import Cleaning
+from edge_agent.sources.sensors import ChannelSettings, Found, Sensors, SensorSettings
+from edge_agent.sources.store import ReadingStore
+from hushfleet.errors import ConfigurationError
+from hushfleet.wire.schema import Channel, Schema
+
+BEGIN = 1_800_000_000.0
+CHANNELS = (Channel("co2", "ppm", 300.0, 2300.0), Channel("temperature", "degC", -40.0, 60.0))
+MAPPED = (
+    ChannelSettings("co2", "room#/co2"),
+    ChannelSettings("temperature", "room#/t", unit="degF", hold=3600.0),
+)
+
+
+def schema(**changed: Any) -> Schema:
+    """Windows of four samples, one every ten seconds, every two samples."""
+    windows = {"rate": 0.1, "samples": 4, "step": 2, "missing": 0.25, "mask": 0}
+    task: dict[str, Any] = {"task": "classes", "classes": ("empty", "taken"), "target": 0, "horizon": 0}
+    return Schema(bytes(16), 0, 1, 1, bytes(32), CHANNELS, **(windows | task | changed))
+
+
+def sensors(tmp_path: Path, label: LabelSettings | None = None, holdout: float = 0.0, **changed: Any) -> Sensors:
+    """Ten minutes: co2 rises from 400 by 2 a reading, one every ten seconds; 68 degrees Fahrenheit all the while."""
+    settings = SensorSettings(**({"channel": MAPPED, "label": label, "holdout": holdout} | changed))
+    store = ReadingStore(tmp_path / "readings.db", settings.keep)
+    for number in range(60):
+        store.add("co2", BEGIN + 10 * number, 400.0 + 10 * number)
+    store.add("temperature", BEGIN - 5, 68.0)
+    return Sensors(settings, store)
+
+
+def rows(found: Sensors, rules: Schema, seconds: float = 600.0) -> Found:
+    return found.rows(rules, BEGIN + seconds)
+
+
+RULES = LabelSettings(rule=(Rule("taken", channel="co2", above=700.0),), otherwise="empty")
+
+
+def test_channels_are_converted_scaled_and_labelled_by_rules(tmp_path: Path) -> None:
+    found = rows(sensors(tmp_path, RULES), schema())
+    x, y = found.data.training.x, found.data.training.y
+    assert x.shape == (29, 8)
+    assert x[0].tolist() == pytest.approx(
+        [*((400 + 10 * at - 300) / 1000 - 1 for at in range(4)), *[0.2] * 4], abs=1e-6
+    )
+    means = [400 + 20 * number + 15 for number in range(29)]
+    assert y.tolist() == [int(mean > 700) for mean in means]
+    assert (found.refused, found.unlabelled) == (0, 0)
+    assert found.counts["co2"].readings == 60
+    assert found.measured == {"co2": 1.0, "temperature": 1.0}
+
+
+def test_the_first_rule_that_fits_counts(tmp_path: Path) -> None:
+    label = LabelSettings(rule=(Rule("empty", channel="co2", above=900.0), Rule("taken", channel="co2", above=700.0)))
+    found = rows(sensors(tmp_path, label), schema())
+    means = np.array([400 + 20 * number + 15 for number in range(29)])
+    assert found.unlabelled == int((means <= 700).sum())
+    assert found.data.training.y.tolist() == [int(mean <= 900) for mean in means[means > 700]]
+
+
+@pytest.mark.parametrize(("begin", "end", "inside"), [(-60, 60, True), (60, 120, False)])
+def test_hours_are_the_devices_own(tmp_path: Path, begin: int, end: int, inside: bool) -> None:
+    """Some minutes around the windows, past midnight as well."""
+    clock = [time.strftime("%H:%M", time.localtime(BEGIN + 60 * minutes)) for minutes in (begin, end)]
+    label = LabelSettings(rule=(Rule("taken", begin=clock[0], end=clock[1]),), otherwise="empty")
+    assert set(rows(sensors(tmp_path, label), schema()).data.training.y) == {int(inside)}
+
+
+def test_labels_as_told_hold_for_a_while(tmp_path: Path) -> None:
+    label = LabelSettings(address="switch#/state", values={"ON": "taken", "OFF": "empty"}, hold=100.0)
+    found = sensors(tmp_path, label)
+    for moment, told in ((100, "ON"), (300, "OFF"), (400, "ON"), (350, "what")):
+        kept = label.told(told)
+        assert (kept is None) == (told == "what")
+        if kept:
+            found.store.add(kept[0], BEGIN + moment, kept[1])
+    came = rows(found, schema())
+    ends = [30 + 20 * number for number in range(29)]
+    wanted = {end: 1 if 100 <= end <= 200 or 400 <= end <= 500 else 0 if 300 <= end <= 400 else None for end in ends}
+    assert came.data.training.y.tolist() == [label for label in wanted.values() if label is not None]
+    assert came.unlabelled == sum(label is None for label in wanted.values())
+
+
+def test_a_number_as_told_is_what_is_to_be_predicted(tmp_path: Path) -> None:
+    label = LabelSettings(address="meter#/power", hold=1e6)
+    found = sensors(tmp_path, label)
+    assert label.told(7.5) == ("label", 7.5)
+    found.store.add("label", BEGIN, 7.5)
+    y = rows(found, schema(task="value", classes=())).data.training.y
+    assert y.dtype == np.float32
+    assert y.tolist() == [[7.5]] * 29
+
+
+def test_a_forecast_needs_no_label(tmp_path: Path) -> None:
+    data = rows(sensors(tmp_path), schema(task="forecast", classes=(), horizon=3)).data.training
+    later = [(400 + 10 * (3 + 2 * number + 3) - 300) / 1000 - 1 for number in range(27)]
+    assert data.y[:, 0].tolist() == pytest.approx(later, abs=1e-6)
+    assert len(data.x) == 27
+
+
+def test_for_anomalies_a_window_is_its_own_target(tmp_path: Path) -> None:
+    data = rows(sensors(tmp_path), schema(task="anomaly", classes=())).data.training
+    assert data.x is data.y or np.array_equal(data.x, data.y)
+
+
+def test_no_window_kept_aside_shares_samples_with_one_that_is_trained_on(tmp_path: Path) -> None:
+    data = rows(sensors(tmp_path, RULES, holdout=0.25), schema()).data
+    assert (len(data.training), len(data.evaluation)) == (21, 7)
+    newest, first = data.training.x[-1, 3], data.evaluation.x[0, 0]
+    assert newest < first
+
+
+def test_what_is_left_out_is_counted_and_its_windows_are_refused(tmp_path: Path) -> None:
+    found = sensors(tmp_path, RULES)
+    for number in range(20, 30):
+        found.store.add("co2", BEGIN + 10 * number + 1, 99_999.0)
+    came = rows(found, schema())
+    assert (came.counts["co2"].out_of_range, came.refused) == (10, 0)
+    lame = rows(sensors(tmp_path / "lame", RULES, channel=(MAPPED[0], ChannelSettings("temperature", "x"))), schema())
+    assert (len(lame.data.training), lame.refused) == (0, 29)
+    assert lame.measured["temperature"] < 0.1
+
+
+@pytest.fixture(autouse=True)
+def _places(tmp_path: Path) -> None:
+    (tmp_path / "lame").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("changed", "rules", "why"),
+    [
+        ({"channel": MAPPED[:1]}, {}, r"needs the channel 'temperature' \(degC\); add a \[\[sensors.channel\]\]"),
+        (
+            {"channel": (MAPPED[0], ChannelSettings("temperature", "t", unit="Pa"))},
+            {},
+            "channel 'temperature': 'Pa' cannot",
+        ),
+        ({"label": None}, {}, r"learns from labels; say where they come from under \[sensors.label\]"),
+        ({"label": LabelSettings(rule=(Rule("full", begin="00:00", end="01:00"),))}, {}, "knows no class 'full'"),
+        ({"label": LabelSettings(address="a", values={"ON": "full"})}, {}, "knows no class 'full'"),
+        (
+            {"label": LabelSettings(rule=(Rule("taken", channel="co", above=1.0),))},
+            {},
+            "no channel 'co'; did you mean 'co2'",
+        ),
+        (
+            {"label": LabelSettings(rule=(Rule("taken", begin="00:00", end="01:00"),))},
+            {"task": "value"},
+            "knows no class",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_the_schema_are_named(
+    tmp_path: Path, changed: dict[str, Any], rules: dict[str, Any], why: str
+) -> None:
+    classes = {} if rules.get("task", "classes") == "classes" else {"classes": ()}
+    with pytest.raises(ConfigurationError, match=why):
+        rows(sensors(tmp_path, **({"label": RULES} | changed)), schema(**rules, **classes))
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda: SensorSettings((MAPPED[0], MAPPED[0])), "two channels have the same name"),
+        (lambda: SensorSettings((ChannelSettings("label/a", "x"),)), "no channel can be called 'label'"),
+        (lambda: LabelSettings(), "told at an address or made by rules, one of the two"),
+        (lambda: LabelSettings(address="a", rule=(Rule("b", begin="00:00", end="01:00"),)), "one of the two"),
+        (lambda: Rule("a", channel="co2"), "a channel needs above or below"),
+        (lambda: Rule("a", above=1.0), "these need a channel"),
+        (lambda: Rule("a", begin="06:00"), "from and to belong together"),
+        (lambda: Rule("a", begin="6:00", end="24:00"), "'6:00' is no time of day"),
+        (lambda: Rule("a"), "a rule needs a channel with above or below, or from and to"),
+    ],
+)
+def test_settings_that_contradict_themselves_are_named(make: Any, why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        make()
+
+
+def test_text_becomes_a_number_as_the_settings_say() -> None:
+    one = ChannelSettings("door", "door#/contact", values={"open": 1.0, "closed": 0.0}, cleaning=Cleaning())
+    assert (one.number("open"), one.number("closed"), one.number("ajar"), one.number(3.0)) == (1.0, 0.0, None, 3.0)
+    settings = SensorSettings((one, ChannelSettings("again", "door#/contact")))
+    assert [channel.name for channel in settings.addresses()["door#/contact"]] == ["door", "again"]
