@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "secagg": ["--install-flower"],
     "large_round": [],
     "goodput": [],
+    "round_bytes": [],
     "agent_footprint": [],
 }
 """Scripts, with their arguments besides `--json`."""

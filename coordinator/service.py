@@ -96,6 +96,7 @@ class Coordinator:
             _arrival,
             status_path(settings),
             self._describe,
+            kept=Topics(self._bundle.fleet).kept(),
         )
 
     def _take_restored(self, vouched: bool) -> None:

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from hushfleet.mqtt.events import (
     SubscriptionRefused,
     Undelivered,
 )
+from hushfleet.mqtt.held import Held
 from hushfleet.mqtt.link import Link, Watch
 from hushfleet.mqtt.validity import expiring
 from hushfleet.runner import Event, Runner, TransactionStore
@@ -33,6 +34,23 @@ from hushfleet.runner import Event, Runner, TransactionStore
 _ACCESS = "the broker's access list forbids it"
 STATUS_EVERY = 2.0
 """Seconds between two looks at what the status file says; it is written when that has changed."""
+
+LISTEN = 30.0
+"""Seconds without a message after which nothing more is waited for that the broker may keep."""
+
+
+class _Sparing:
+    """A link on which nothing is published that the broker keeps already: it counts as delivered."""
+
+    def __init__(self, link: Link, held: Held, delivered: Callable[[str], None]) -> None:
+        self._link, self._held, self._delivered = link, held, delivered
+        self.subscribe, self.unsubscribe, self.ack = link.subscribe, link.unsubscribe, link.ack
+
+    def publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
+        if retain and self._held.has(topic, payload):
+            self._delivered(topic)
+        else:
+            self._link.publish(topic, payload, retain)
 
 
 class Service:
@@ -48,6 +66,8 @@ class Service:
         status: the status file.
         describe: what the role says of itself there, and in the last line.
         watch: when the link is to be away.
+        kept: filters of all that the role keeps retained, to be compared with the broker after every connection before
+            the role hears of it; empty for publishing everything again.
     """
 
     def __init__(
@@ -61,10 +81,15 @@ class Service:
         status: Path,
         describe: Callable[[Any], dict[str, object]],
         watch: Watch = lambda *_: None,
+        kept: Sequence[str] = (),
     ) -> None:
         self.journal, self._on_message, self._status, self._describe = journal, on_message, status, describe
         self.link = Link(link, self._on_link, watch)
-        self.runner = Runner(make_role, store, self.link, journal, perform)
+        self._held = Held(kept, link.will_topic) if kept else None
+        outlet = _Sparing(self.link, self._held, self._on_kept) if self._held else self.link
+        self.runner = Runner(make_role, store, outlet, journal, perform)
+        self._session_present = False
+        self._listens_until = 0.0
         self._trouble = ""
         self._failure: HushfleetError | None = None
         self._connected = False
@@ -114,10 +139,13 @@ class Service:
             case Connected():
                 self._connected, self._trouble = True, ""
                 self.journal.write("connected", session=event.session_present, lacking=", ".join(event.lacking) or None)
+                self._session_present = event.session_present
+                self._begin_listening()
                 self.link.publish(self.link.settings.will_topic, self._online, retain=True)
-                self.runner.post(lambda role, now: role.on_connected(event.session_present, now))
             case Disconnected():
                 self._connected = False
+                if self._held:
+                    self._held.forget()
                 if event.reason != self._trouble:
                     self._trouble = event.reason
                     self.journal.write("disconnected", reason=event.reason, remedy=event.remedy)
@@ -126,6 +154,12 @@ class Service:
                 until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(absence.until))
                 self._trouble = f"asleep until {until}: {absence.why}"
                 self.journal.write("asleep", until=until, why=absence.why)
+            case Message() if self._held and self._held.take(event.topic, event.payload):
+                self._listens_until = time.monotonic() + LISTEN
+                if event.token is not None:
+                    self.link.ack(event.token)
+                if not self._held.listening:
+                    self._end_listening()
             case Message():
                 self.runner.post(self._on_message(event), event.token)
             case Delivered():
@@ -143,11 +177,35 @@ class Service:
                 self._failure = LinkError(f"{event.reason}; {event.remedy}")
                 self.runner.stop()
 
+    # What the broker keeps.
+
+    def _begin_listening(self) -> None:
+        if self._held is None:
+            self._end_listening()
+            return
+        self._held.begin()
+        self._listens_until = time.monotonic() + LISTEN
+        for kept in self._held.filters:
+            self.link.subscribe(kept)
+
+    def _end_listening(self) -> None:
+        """Only now the role publishes what it keeps, and what the broker keeps already is spared."""
+        session_present = self._session_present
+        for kept in self._held.filters if self._held else ():
+            self.link.unsubscribe(kept)
+        self.runner.post(lambda role, now: role.on_connected(session_present, now))
+
+    def _on_kept(self, topic: str) -> None:
+        self._on_link(Delivered(topic))
+
     # Status.
 
     def _keep_status(self) -> None:
         self.runner.post(self._look)
         while not self._ended.wait(STATUS_EVERY):
+            if self._held and self._held.listening and time.monotonic() > self._listens_until:
+                self._held.end()
+                self._end_listening()
             self._write_status()
             self.runner.post(self._look)
 

@@ -222,6 +222,22 @@ class Topics:
         """The states of all devices."""
         return self._write("state", device="+")
 
+    def kept(self) -> tuple[str, ...]:
+        """Everything that the coordinator keeps retained."""
+        return (
+            self._write("root", version="+"),
+            self.manifest(),
+            self.date(),
+            self._write("certificate", device="+"),
+            self._write("document", name="+", version="+", chunk="+"),
+            self.any_call(),
+            self._write("list", epoch="+"),
+            self._write("transcript", epoch="+", chunk="+"),
+            self.plan(),
+            self.results(),
+            self._write("model", version="+", name="+", chunk="+"),
+        )
+
     # Reading.
 
     def parse(self, topic: str) -> Parsed:

@@ -20,7 +20,7 @@ Path(sys.argv[-1]).write_text(json.dumps(sys.argv[1:-1]))
 def fakes(tmp_path: Path) -> Path:
     """The runner beside scripts that write their arguments as their figures."""
     (tmp_path / "run.py").write_text(RUN.read_text())
-    for name in ("watch_splits", "secagg", "large_round", "goodput", "agent_footprint"):
+    for name in ("watch_splits", "secagg", "large_round", "goodput", "round_bytes", "agent_footprint"):
         assert (SCRIPTS / f"{name}.py").exists()
         (tmp_path / f"{name}.py").write_text(FAKE)
     return tmp_path
@@ -40,6 +40,7 @@ def test_without_arguments_all_figures_go_to_the_build_directory(fakes: Path) ->
         "secagg": ["--install-flower", "--json"],
         "large_round": ["--json"],
         "goodput": ["--json"],
+        "round_bytes": ["--json"],
         "agent_footprint": ["--json"],
     }
 
