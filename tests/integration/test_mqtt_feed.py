@@ -136,9 +136,9 @@ def test_what_is_hostile_is_counted_and_the_rest_goes_on(broker: LocalBroker, de
 def test_what_nobody_asks_for_is_not_kept_for_ever(
     broker: LocalBroker, device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local_mqtt, "MOST_WAITING", 5)
     feed = connected(on(broker.port, "settle", "many/#"))
     settle(feed, device)
+    monkeypatch.setattr(local_mqtt, "MOST_WAITING", 5)
     for number in range(30):
         device.publish("many/x", b"%d" % number)
     wait(lambda: feed.refused["more messages than are read"] == 25, "nothing is dropped")
