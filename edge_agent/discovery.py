@@ -63,9 +63,9 @@ def table(quantities: list[Quantity]) -> Iterator[str]:
 
 
 def proposal(quantities: list[Quantity]) -> Iterator[str]:
-    """Lines for a feed's table that name what is to be read: everything that has been measured, to choose from."""
+    """Lines for a feed's table that name what is to be read: everything that can be, to choose from."""
     yield "read = ["
-    for quantity in quantities:
+    for quantity in filter(lambda one: one.readable, quantities):
         note = ", ".join(filter(None, (quantity.unit, rate(quantity.rate))))
         yield f"    {json.dumps(quantity.address, ensure_ascii=False)},{f'  # {note}' if note else ''}"
     yield "]"

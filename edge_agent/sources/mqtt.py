@@ -7,7 +7,11 @@ from typing import Literal
 from edge_agent.local_mqtt import LocalBroker, LocalMqtt
 from edge_agent.sources.catalogue import Catalogue
 from edge_agent.sources.decoders.decoder import Decoder
+from edge_agent.sources.decoders.home_assistant import HomeAssistant
 from edge_agent.sources.decoders.json_topics import JsonTopic, JsonTopics
+from edge_agent.sources.decoders.tasmota import Tasmota
+from edge_agent.sources.decoders.zigbee2mqtt import Zigbee2Mqtt
+from edge_agent.sources.payloads import check_filter
 from edge_agent.sources.readings import Quantity, Reading
 from hushfleet.errors import ConfigurationError, MalformedError
 
@@ -19,25 +23,44 @@ class MqttFeedSettings:
     Attributes:
         kind: tells feeds apart.
         broker: where it is.
+        zigbee2mqtt: the base topic of a Zigbee2MQTT.
+        home_assistant: the prefix of Home Assistant's discovery topics.
+        tasmota: the topic filter of Tasmota's telemetry.
         json: topics with numbers, texts or JSON of any form.
         read: the addresses to read; nothing else is.
     """
 
     kind: Literal["mqtt"] = "mqtt"
     broker: LocalBroker = field(default_factory=LocalBroker)
+    zigbee2mqtt: str | None = None
+    home_assistant: str | None = None
+    tasmota: str | None = None
     json: tuple[JsonTopic, ...] = ()
     read: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.json:
-            raise ConfigurationError("nothing to listen to; name topics in [[feed.json]]")
+        for topic in (self.zigbee2mqtt, self.home_assistant, self.tasmota):
+            if topic is not None and (mistake := check_filter(topic)):
+                raise ConfigurationError(f"{topic!r} is no topic; {mistake}")
+        if not self._decoders():
+            raise ConfigurationError("nothing to listen to; set zigbee2mqtt, home_assistant, tasmota or [[feed.json]]")
 
     def open(self, wanted: frozenset[str] | None) -> "MqttFeed":
         """Begin to listen; see `MqttFeed`."""
+        return MqttFeed(self.broker, self._decoders(), wanted)
+
+    def _decoders(self) -> list[Decoder]:
+        """What names its topics most narrowly comes first; of two that announce a topic, the first one reads it."""
         decoders: list[Decoder] = []
+        if self.zigbee2mqtt is not None:
+            decoders.append(Zigbee2Mqtt(self.zigbee2mqtt))
+        if self.tasmota is not None:
+            decoders.append(Tasmota(self.tasmota))
+        if self.home_assistant is not None:
+            decoders.append(HomeAssistant(self.home_assistant))
         if self.json:
             decoders.append(JsonTopics(self.json))
-        return MqttFeed(self.broker, decoders, wanted)
+        return decoders
 
 
 class MqttFeed:
@@ -72,16 +95,16 @@ class MqttFeed:
         """See `Feed`; messages carry the time of their arrival themselves."""
         passed: list[Reading] = []
         for message in self._link.take():
-            decoder = next((one for one in self._decoders if one.covers(message.topic)), None)
-            if decoder is None:
+            place = next((place for place, one in enumerate(self._decoders) if one.covers(message.topic)), None)
+            if place is None:
                 continue
             try:
-                decoded = decoder.decode(message)
+                decoded = self._decoders[place].decode(message)
             except MalformedError as error:
                 self._catalogue.refused[str(error)] += 1
                 continue
             self._catalogue.refused.update(decoded.refused)
-            self._catalogue.describe(decoded.quantities)
+            self._catalogue.describe(one for one in decoded.quantities if not self._is_read_before(one, place))
             passed += self._catalogue.take(decoded.readings)
         self._listen()
         return passed
@@ -96,3 +119,8 @@ class MqttFeed:
 
     def _listen(self) -> None:
         self._link.listen(frozenset().union(*(decoder.filters for decoder in self._decoders)))
+
+    def _is_read_before(self, quantity: Quantity, place: int) -> bool:
+        """Whether a decoder before this one reads it: Zigbee2MQTT's devices are announced to Home Assistant too."""
+        topic = quantity.address.partition("#")[0]
+        return any(decoder.covers(topic) for decoder in self._decoders[:place])

@@ -96,6 +96,33 @@ def as_number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def text_of(found: object) -> str | None:
+    """A JSON value if it is a text."""
+    return found if isinstance(found, str) else None
+
+
+def number_of(found: object) -> float | None:
+    """A JSON value if it is a finite number."""
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return None
+    return float(found) if abs(found) < 1e300 else None
+
+
+def table_of(found: object) -> dict[str, Any]:
+    """A JSON value if it is an object, else an empty one."""
+    return found if isinstance(found, dict) else {}
+
+
+def list_of(found: object) -> list[Any]:
+    """A JSON value if it is an array, else an empty one."""
+    return found if isinstance(found, list) else []
+
+
+def texts_of(found: object) -> tuple[str, ...]:
+    """Those values of an array that are fit for readings, as readings give them; empty if it is none."""
+    return tuple(value for _, value in values(("", part) for part in list_of(found))[0] if isinstance(value, str))
+
+
 def plain_value(payload: bytes) -> float | str:
     """A payload that is one value, such as `21.5` or `ON`.
 

@@ -34,6 +34,7 @@ class Quantity:
         values: the texts that it can take, if these are declared.
         about: for people: where it comes from, or why it cannot be read.
         rate: readings a second so far; None before the second one.
+        readable: False for what is described in a way that its feed does not understand.
     """
 
     address: str
@@ -43,6 +44,7 @@ class Quantity:
     values: tuple[str, ...] = ()
     about: str = ""
     rate: float | None = None
+    readable: bool = True
 
 
 class Feed(Protocol):

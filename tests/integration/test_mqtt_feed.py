@@ -1,5 +1,6 @@
 """The feed of an owner's broker against a real Mosquitto: plain, with passwords, with TLS, gone and back."""
 
+import json
 import subprocess
 import sys
 import time
@@ -236,3 +237,36 @@ def test_discover_lists_what_is_there_and_stores_nothing(broker: LocalBroker, de
     ended = subprocess.run([*command, "1"], capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stdout.count("feed 1, mqtt")) == (1, 1)
     assert "no broker answers" in ended.stderr
+
+
+def test_zigbee2mqtt_and_home_assistant_find_their_topics_by_themselves(broker: LocalBroker, device: Device) -> None:
+    exposes = [{"type": "numeric", "property": "temperature", "unit": "°C", "access": 1}]
+    devices = [{"friendly_name": "attic/north", "definition": {"vendor": "V", "model": "M", "exposes": exposes}}]
+    entity = {"name": "Flow", "state_topic": "pool/flow", "unit_of_measurement": "l/min"}
+    bridged = {"state_topic": "zigbee2mqtt/attic/north", "value_template": "{{ value_json.temperature }}"}
+    device.publish("zigbee2mqtt/bridge/devices", json.dumps(devices).encode(), retain=True)
+    device.publish("homeassistant/sensor/flow/config", json.dumps(entity).encode(), retain=True)
+    device.publish("homeassistant/sensor/attic/config", json.dumps(bridged).encode(), retain=True)
+    address = Address(HOST, broker.port)
+    settings = MqttFeedSettings(
+        broker=address, zigbee2mqtt="zigbee2mqtt", home_assistant="homeassistant", tasmota="tele/+/SENSOR"
+    )
+    feed = connected(settings)
+    found: list[Reading] = []
+
+    def all_read() -> bool:
+        device.publish("zigbee2mqtt/attic/north", b'{"temperature": 5}')
+        device.publish("pool/flow", b"12.5")
+        device.publish("tele/plug/SENSOR", b'{"ENERGY": {"Power": 7}}')
+        found.extend(feed.poll(time.time()))
+        return len({reading.address for reading in found}) == 3
+
+    wait(all_read, "not everything is read")
+    assert {(one.address, one.unit) for one in feed.quantities()} == {
+        ("zigbee2mqtt/attic/north#/temperature", "°C"),
+        ("pool/flow#", "l/min"),
+        ("tele/plug/SENSOR#/ENERGY/Power", "W"),
+    }
+    times = [reading.time for reading in found if reading.address.startswith("zigbee2mqtt")]
+    assert len(times) == len(set(times)), "each message is read once, whoever announced its topic"
+    feed.close()
