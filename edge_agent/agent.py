@@ -10,10 +10,15 @@ from typing import Any
 from nacl.utils import random
 
 from edge_agent.byte_ledger import ByteLedger
+from edge_agent.collector import Collector
 from edge_agent.context import Context
 from edge_agent.device import Device
 from edge_agent.limits import Limits
 from edge_agent.settings import AgentSettings
+from edge_agent.sources.csv import CsvRows
+from edge_agent.sources.rows import Head, Source
+from edge_agent.sources.sensors import Sensors, readings_path
+from edge_agent.sources.store import ReadingStore
 from edge_agent.vault import Vault
 from edge_agent.work import Ended, Score, Train
 from edge_agent.work_bench import WorkBench
@@ -28,8 +33,9 @@ from hushfleet.mqtt.topics import Topics
 from hushfleet.runner import Event
 from hushfleet.service import Service
 from hushfleet.trust import Trust
-from hushfleet.wire.documents import MEMBER, PARTICIPANT, Cert, Certificate
+from hushfleet.wire.documents import MEMBER, PARTICIPANT, Cert, Certificate, ModelSpec
 from hushfleet.wire.framing import Frame, Identity
+from hushfleet.wire.schema import Schema
 
 
 def load_bundle(settings: AgentSettings) -> Bundle:
@@ -136,7 +142,9 @@ class Agent:
         self._vault = Vault(settings.vault, random)
         secret = self._vault.get("vault/secret")
         assert secret is not None
-        self._bench = WorkBench(settings.source, settings.head)
+        self._readings = open_readings(settings)
+        self._bench = WorkBench(source_of(settings, self._readings))
+        self._collector: Collector | None = None
         self._score: dict[str, object] = {}
         self._counted = (0, 0)
         link, schedule = link_of(settings, self._bundle, self._vault), profile_of(settings, self._bundle).schedule
@@ -163,11 +171,16 @@ class Agent:
         bundle, profile = self._bundle, profile_of(self._settings, self._bundle)
         self._service.journal.write("start", device=bundle.name, index=bundle.index, version=__version__)
         online = {"state": "online", "version": __version__, "profile": profile.name}
+        if self._settings.sensors and self._readings:
+            feeds, journal = self._settings.feeds, self._service.journal
+            self._collector = Collector(feeds, self._settings.sensors, self._readings, journal)
         try:
             self._service.run(
                 lambda device, now: device.start(bundle.root, bundle.certificate, now), json.dumps(online).encode()
             )
         finally:
+            if self._collector:
+                self._collector.close()
             self._bytes.close()
             self._vault.close()
 
@@ -181,24 +194,26 @@ class Agent:
             "score": self._score or None,
             "sits_out": device.sits_out(time.time()),
             "bytes": self._bytes.view(time.time()),
+            "sensors": self._collector.view() if self._collector else None,
         }
 
     def _perform(self, action: Any) -> None:
         """Training and scoring in the background; the end of training is an event."""
         runner = self._service.runner
-        model = runner.role.context.trust.model
+        model, schema = model_of(runner.role)
         match action:
             case Train(plan_hash=plan_hash):
                 self._bench.train(
                     action,
                     model,
+                    schema,
                     lambda delta, report: runner.post(
                         lambda device, now: device.on_trained(plan_hash, delta, report, now)
                     ),
                     lambda why: runner.post(lambda device, _: device.on_training_failed(plan_hash, why)),
                 )
             case Score():
-                self._bench.score(action, model, self._scored)
+                self._bench.score(action, model, schema, self._scored)
             case Ended():
                 self._tell(action)
 
@@ -216,11 +231,31 @@ class Agent:
             bytes_received=self._counted[1] - received,
         )
 
-    def _scored(self, version: int, evaluation: Any) -> None:
+    def _scored(self, version: int, evaluation: Any, head: Head) -> None:
         rows = evaluation.evaluated
-        accuracy = evaluation.correct / rows if self._settings.head == "softmax" else None
+        accuracy = evaluation.correct / rows if head == "softmax" else None
         self._score = {"version": version, "rows": rows, "accuracy": accuracy, "loss": evaluation.loss_sum / rows}
         self._service.journal.write("score", **self._score)
+
+
+def open_readings(settings: AgentSettings) -> ReadingStore | None:
+    """The sensors' readings beside the vault; None if the settings name no sensors."""
+    return ReadingStore(readings_path(settings.vault), settings.sensors.keep) if settings.sensors else None
+
+
+def source_of(settings: AgentSettings, readings: ReadingStore | None) -> Source | None:
+    """Where this device's rows come from."""
+    if settings.sensors and readings:
+        return Sensors(settings.sensors, readings)
+    return CsvRows(settings.source, settings.head) if settings.source else None
+
+
+def model_of(device: Device) -> tuple[ModelSpec, Schema | None]:
+    """The model spec in force, which must be here, and the schema that is signed for just that one."""
+    trust = device.context.trust
+    assert trust.model is not None
+    signed = trust.schema if trust.schema and trust.schema.model == trust.hash_of("model") else None
+    return trust.model, signed
 
 
 def _arrival(message: Message) -> Event:

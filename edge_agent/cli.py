@@ -13,6 +13,7 @@ from hushfleet.configuration import load
 from hushfleet.errors import ConfigurationError, LinkError
 from hushfleet.journal import Journal
 from hushfleet.trust import READY, REMEDIES
+from hushfleet.wire.schema import Schema
 
 _config = click.argument("config", type=click.Path(path_type=Path))
 
@@ -50,7 +51,10 @@ def check(config: Path) -> None:
     _say("profile", f"{profile.name}: chunk {profile.link.chunk} bytes, window {profile.link.window}")
     if time.time() < BUILD_TIME:
         problems.append(f"this device's clock shows {time.strftime('%Y-%m-%d')}, before its software was made; set it")
-    if settings.source is None:
+    if settings.sensors:
+        names = ", ".join(channel.name for channel in settings.sensors.channel)
+        _say("sensors", f"{names} from {len(settings.feeds)} feeds (agent test reads them)")
+    elif settings.source is None:
         _say("source", "none: this device serves in committees alone")
     else:
         try:
@@ -75,8 +79,11 @@ def check(config: Path) -> None:
 @agent.command()
 @_config
 @click.option("--timeout", type=float, default=30.0, show_default=True, help="Seconds to wait for an open plan.")
-def test(config: Path, timeout: float) -> None:
-    """Connect, read this device's rows, train, send nothing, and show what would be sent."""
+@click.option(
+    "--seconds", type=click.FloatRange(0, 86_400), default=10.0, show_default=True, help="How long to read sensors."
+)
+def test(config: Path, timeout: float, seconds: float) -> None:
+    """Connect, read this device's sensors and rows, train, send nothing, and show what would be sent."""
     from edge_agent.agent import status_path
     from edge_agent.rehearsal import rehearse
     from hushfleet.service import is_running
@@ -84,12 +91,12 @@ def test(config: Path, timeout: float) -> None:
     settings = load(config, AgentSettings)
     if is_running(status_path(settings)):
         raise ConfigurationError("this agent is running, and a test would take its connection over; stop it first")
-    found = rehearse(settings, Journal("text"), timeout)
+    found = rehearse(settings, Journal("text"), timeout, lambda schema: _hear(settings, schema, seconds))
     _say("documents", found.documents)
     if found.documents != READY:
         raise LinkError(f"no training was tried: {REMEDIES[found.documents]}")
-    if settings.source is None:
-        _say("training", "none: without [source] this device serves in committees alone")
+    if settings.source is None and settings.sensors is None:
+        _say("training", "none: without [source] or [sensors] this device serves in committees alone")
         return
     _say("rows", f"{found.rows} to train on, {found.kept_aside} kept aside")
     _say("plan", f"round {found.round}" if found.round else "none open; trained with 20 steps of 32 rows")
@@ -97,6 +104,21 @@ def test(config: Path, timeout: float) -> None:
     _say("update", f"{found.parameters} parameters, norm {found.norm:.4f}")
     _say("would send", f"{found.bytes} bytes in {found.chunks} chunks, masked: noise to everyone else")
     click.echo("nothing was sent")
+
+
+def _hear(settings: AgentSettings, schema: Schema | None, seconds: float) -> None:
+    """Show what the sensors say, before rows are made of what was kept earlier."""
+    from edge_agent.hearing import listen, table
+
+    if settings.sensors is None or schema is None:
+        return
+    settings.sensors.mapped(schema)
+    click.echo(f"reading sensors for {seconds:g} s; nothing of it is kept")
+    heard, troubles = listen(settings, seconds)
+    for line in table(heard, schema, time.time()):
+        click.echo(line)
+    if troubles:
+        raise LinkError("\n".join(troubles))
 
 
 @agent.command()

@@ -5,12 +5,21 @@ acknowledged, so that nothing is taken away from the agent itself.
 """
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from nacl.utils import random
 
-from edge_agent.agent import link_settings, load_bundle, make_device, profile_of
+from edge_agent.agent import (
+    link_settings,
+    load_bundle,
+    make_device,
+    model_of,
+    open_readings,
+    profile_of,
+    source_of,
+)
 from edge_agent.device import Device
 from edge_agent.settings import AgentSettings
 from edge_agent.work import Train
@@ -24,6 +33,7 @@ from hushfleet.runner import Runner
 from hushfleet.scratch import ScratchStore
 from hushfleet.trust import READY
 from hushfleet.wire.documents import ModelSpec
+from hushfleet.wire.schema import Schema
 
 
 @dataclass(slots=True)
@@ -85,13 +95,16 @@ class _Ear:
         """Leave the message to the agent."""
 
 
-def rehearse(settings: AgentSettings, journal: Journal, timeout: float) -> Rehearsal:
+def rehearse(
+    settings: AgentSettings, journal: Journal, timeout: float, before_training: Callable[[Schema | None], None]
+) -> Rehearsal:
     """Do everything a round asks of this device, but send nothing.
 
     Args:
         settings: the agent's.
         journal: where the steps are told.
         timeout: seconds to wait for connection, documents and an open plan.
+        before_training: is called with the schema, if there is one, once the documents are here.
 
     Raises:
         LinkError: no connection; with the remedy.
@@ -133,7 +146,8 @@ def rehearse(settings: AgentSettings, journal: Journal, timeout: float) -> Rehea
     device: Device = runner.role
     found = Rehearsal(documents=device.context.trust.state(device.context.trust.time(0)))
     model = device.context.trust.model
-    if found.documents == READY and model is not None and settings.source is not None:
+    if found.documents == READY and model is not None and (settings.source or settings.sensors):
+        before_training(model_of(device)[1])
         _train(settings, bundle, device, model, work[0] if work else None, found)
     return found
 
@@ -146,8 +160,9 @@ def _train(
     from hushfleet.codec import PLAIN_BITS, lanes
     from hushfleet.secagg.residues import vector_length
 
-    bench = WorkBench(settings.source, settings.head)
-    data, trainer = bench.rows(model), bench.trainer(model)
+    bench = WorkBench(source_of(settings, open_readings(settings)))
+    data = bench.rows(model, model_of(device)[1])
+    trainer = bench.trainer(model, data.head)
     numbers = work.plan if work else _Numbers()
     flat = work.flat if work else device.live.flat(model)
     x, y = data.training.x, data.training.y

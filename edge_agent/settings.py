@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from edge_agent.sources.csv import CsvSource
 from edge_agent.sources.feeds import FeedSettings
+from edge_agent.sources.sensors import SensorSettings
 from hushfleet.configuration import Key, Range
+from hushfleet.errors import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,8 @@ class AgentSettings:
         vault: the device's durable memory; its directory must be private.
         profile: firmware profile, by name or by the path of a TOML file; the certificate's unless it is said here.
         head: `softmax` for classes, `mean_squared` for one number.
-        source: the device's own rows; a device without them is a committee member alone.
+        source: the device's own rows, from a file; a device without rows is a committee member alone.
+        sensors: instead, what of the feeds' readings becomes rows.
         feeds: where sensor readings come from, and which of them are read; `[[feed]]` in the file.
         broker: where the broker is.
         log: `text` or `json` lines on standard error.
@@ -37,6 +40,13 @@ class AgentSettings:
     profile: Path | None = None
     head: Literal["softmax", "mean_squared"] = "softmax"
     source: CsvSource | None = None
+    sensors: SensorSettings | None = None
     feeds: Annotated[tuple[FeedSettings, ...], Key("feed")] = ()
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     log: Literal["text", "json"] = "text"
+
+    def __post_init__(self) -> None:
+        if self.source and self.sensors:
+            raise ConfigurationError("rows come from [source] or from [sensors], not from both; take one of them out")
+        if self.sensors and not self.feeds:
+            raise ConfigurationError("[sensors] needs a [[feed]]; hushfleet agent discover shows what one has")

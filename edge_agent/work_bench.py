@@ -4,12 +4,13 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from edge_agent.sources.rows import LocalData, Source
+from edge_agent.sources.rows import Head, LocalData, Source
 from edge_agent.work import Score, Train
 from hushfleet.errors import ConfigurationError, HushfleetError
 from hushfleet.wire.documents import ModelSpec
+from hushfleet.wire.schema import Schema
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,19 +20,16 @@ if TYPE_CHECKING:
     from hushfleet.codec import LocalReport
     from hushfleet.learning.local import Evaluation
 
-Head = Literal["softmax", "mean_squared"]
-
 
 class WorkBench:
     """A device's trainer on its source.
 
     Args:
         source: the device's rows; None for a device that only serves in committees.
-        head: what stands on the model's last layer.
     """
 
-    def __init__(self, source: Source | None, head: Head) -> None:
-        self._source, self._head = source, head
+    def __init__(self, source: Source | None) -> None:
+        self._source = source
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
         # Nobody waits for training under way when the process is told to end: it would take as long as it takes.
         threading.Thread(target=self._work, name="training", daemon=True).start()
@@ -43,26 +41,27 @@ class WorkBench:
             with suppress(Exception):
                 job()
 
-    def rows(self, model: ModelSpec) -> LocalData:
+    def rows(self, model: ModelSpec, schema: Schema | None) -> LocalData:
         """The rows as they are now, for this model.
 
         Raises:
             ConfigurationError: there is no source, or it cannot be read, or does not fit the model.
         """
         if self._source is None:
-            raise ConfigurationError("this device has no [source]; without one it cannot train")
-        return self._source.read(model.layers[0].inputs, model.layers[-1].outputs if self._head == "softmax" else None)
+            raise ConfigurationError("this device has neither [source] nor [sensors]; without one it cannot train")
+        return self._source.read(model, schema)
 
-    def trainer(self, model: ModelSpec) -> "NumpyTrainer":
+    def trainer(self, model: ModelSpec, head: Head) -> "NumpyTrainer":
         """The trainer for this model."""
         from edge_agent.training.numpy_trainer import NumpyTrainer
 
-        return NumpyTrainer(model.layers, self._head)
+        return NumpyTrainer(model.layers, head)
 
     def train(
         self,
         work: Train,
         model: ModelSpec,
+        schema: Schema | None,
         done: Callable[["NDArray[np.float32]", "LocalReport"], None],
         failed: Callable[[str], None],
     ) -> None:
@@ -70,7 +69,7 @@ class WorkBench:
 
         def job() -> None:
             try:
-                delta, report = self.train_now(work, model)
+                delta, report = self.train_now(work, model, schema)
             except HushfleetError as error:
                 failed(str(error))
             except Exception as error:
@@ -80,24 +79,30 @@ class WorkBench:
 
         self._jobs.put(job)
 
-    def train_now(self, work: Train, model: ModelSpec) -> tuple["NDArray[np.float32]", "LocalReport"]:
+    def train_now(
+        self, work: Train, model: ModelSpec, schema: Schema | None
+    ) -> tuple["NDArray[np.float32]", "LocalReport"]:
         """The delta of one round of local training, and what the device says about it."""
         from hushfleet.codec import LocalReport
 
-        data, trainer = self.rows(model), self.trainer(model)
+        data = self.rows(model, schema)
+        trainer = self.trainer(model, data.head)
         score = trainer.evaluate(work.flat, data.evaluation.x, data.evaluation.y)
         result = trainer.train(work.flat, data.training.x, data.training.y, work.plan, work.order_seed)
         report = LocalReport(result.examples, result.training_loss_sum, score.evaluated, score.loss_sum, score.correct)
         return result.delta, report
 
-    def score(self, work: Score, model: ModelSpec, done: Callable[[int, "Evaluation"], None]) -> None:
+    def score(
+        self, work: Score, model: ModelSpec, schema: Schema | None, done: Callable[[int, "Evaluation", Head], None]
+    ) -> None:
         """Score a model version on the rows kept aside; `done` is called on the bench's thread if there are any."""
 
         def job() -> None:
             try:
-                rows = self.rows(model).evaluation
+                data = self.rows(model, schema)
+                rows = data.evaluation
                 if len(rows):
-                    done(work.version, self.trainer(model).evaluate(work.flat, rows.x, rows.y))
+                    done(work.version, self.trainer(model, data.head).evaluate(work.flat, rows.x, rows.y), data.head)
             except HushfleetError:
                 # Why the rows are unfit is said by training, or by `agent check`.
                 return

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TextIO
 
-from edge_agent.sources.rows import LocalData, Rows
+from edge_agent.sources.rows import Head, LocalData, Rows
 from hushfleet.configuration import Range, did_you_mean
 from hushfleet.errors import ConfigurationError
+from hushfleet.wire.documents import ModelSpec
+from hushfleet.wire.schema import Schema
 
 LARGEST_CELL_COUNT = 2**25
 """Numbers read from one file at most: 128 MiB as float32."""
@@ -48,7 +50,15 @@ class CsvSource:
     holdout: Annotated[float, Range(0, 1)] = 0.0
 
     def read(self, inputs: int, classes: int | None) -> LocalData:
-        """The file's rows as they are now; see `Source.read`."""
+        """The file's rows as they are now.
+
+        Args:
+            inputs: features a row.
+            classes: how many the model tells apart; None where there is one number to predict.
+
+        Raises:
+            ConfigurationError: as `Source.read`.
+        """
         with _opened(self.path) as file:
             features, labels = self._parse(file, inputs, classes)
         return _split(features, labels, inputs, classes, self.holdout)
@@ -128,6 +138,18 @@ class CsvSource:
                 "under features (pandas writes such a column unless told index=False)"
             )
         return wanted
+
+
+@dataclass(frozen=True, slots=True)
+class CsvRows:
+    """The rows of a file, for a model with this head on its last layer: a `Source`."""
+
+    source: CsvSource
+    head: Head
+
+    def read(self, model: ModelSpec, schema: Schema | None) -> LocalData:
+        """See `Source`; a file's columns are the model's inputs, whatever the schema says."""
+        return self.source.read(model.layers[0].inputs, model.layers[-1].outputs if self.head == "softmax" else None)
 
 
 @contextmanager
@@ -223,4 +245,5 @@ def _split(
     numbers = np.frombuffer(labels, np.float64)
     y = numbers.astype(np.float32)[:, None] if classes is None else numbers.astype(np.int64)
     kept = len(x) - math.floor(len(x) * holdout)
-    return LocalData(Rows(x[:kept], y[:kept]), Rows(x[kept:], y[kept:]))
+    head: Head = "mean_squared" if classes is None else "softmax"
+    return LocalData(Rows(x[:kept], y[:kept]), Rows(x[kept:], y[kept:]), head)

@@ -58,9 +58,14 @@ class Counts:
     spikes: int = 0
     stuck: int = 0
 
+    def reasons(self) -> dict[str, int]:
+        """Readings that are not used, by reason."""
+        reasons = ("future", "duplicate", "out_of_range", "spikes", "stuck")
+        return {reason: getattr(self, reason) for reason in reasons}
+
     def left_out(self) -> int:
         """Readings that are not used."""
-        return self.future + self.duplicate + self.out_of_range + self.spikes + self.stuck
+        return sum(self.reasons().values())
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(*(getattr(self, column.name) + getattr(other, column.name) for column in fields(Counts)))

@@ -1,11 +1,16 @@
 """What every data source gives the trainer."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from hushfleet.wire.documents import ModelSpec
+from hushfleet.wire.schema import Schema
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+Head = Literal["softmax", "mean_squared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,21 +31,28 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class LocalData:
-    """A device's own rows: those to train on, and those kept aside to score the model with."""
+    """A device's own rows.
+
+    Attributes:
+        training: those to train on.
+        evaluation: those kept aside to score the model with.
+        head: what stands on the model's last layer for them.
+    """
 
     training: Rows
     evaluation: Rows
+    head: Head
 
 
 class Source(Protocol):
     """Where a device's rows come from."""
 
-    def read(self, inputs: int, classes: int | None) -> LocalData:
+    def read(self, model: ModelSpec, schema: Schema | None) -> LocalData:
         """The rows as they are now.
 
         Args:
-            inputs: features a row, as the model's first layer takes them.
-            classes: how many the model's last layer tells apart; None where y is one number to predict.
+            model: what they are for.
+            schema: what the owners signed of the model's windows, if they did.
 
         Raises:
             ConfigurationError: the source cannot be read or does not fit the model; with place and remedy.

@@ -1,5 +1,6 @@
 """A device's rows made of its sensors' readings: the schema's channels, cleaned, in windows, with their targets."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from edge_agent.sources.labels import LABEL, LabelSettings, as_told, by_rules
 from edge_agent.sources.quality import Cleaning, Counts, Series, clean
-from edge_agent.sources.rows import LocalData, Rows
+from edge_agent.sources.rows import Head, LocalData, Rows
 from edge_agent.sources.store import Keep, ReadingStore
 from edge_agent.sources.units import conversion
 from edge_agent.sources.windows import Grid, Windows, forecasts, resample, windows
 from hushfleet.configuration import Range, did_you_mean
 from hushfleet.errors import ConfigurationError
+from hushfleet.wire.documents import ModelSpec
 from hushfleet.wire.schema import ANOMALY, CLASSES, FORECAST, Channel, Schema
 
 if TYPE_CHECKING:
@@ -93,7 +95,7 @@ class SensorSettings:
                     f"the fleet's model needs the channel {channel.name!r} ({channel.unit}); add a [[sensors.channel]] "
                     f"of that name, or {did_you_mean(channel.name, here)}"
                 )
-            _conversion(here[channel.name], channel)
+            conversion_of(here[channel.name], channel)
         return [here[channel.name] for channel in schema.channels]
 
 
@@ -123,6 +125,15 @@ class Sensors:
     settings: SensorSettings
     store: ReadingStore
 
+    def read(self, model: ModelSpec, schema: Schema | None) -> LocalData:
+        """See `Source`."""
+        if schema is None:
+            raise ConfigurationError(
+                "the owners have signed no schema for this model, so that no rows can be made of sensor readings; "
+                "[schema] in fleet.toml says what it takes in"
+            )
+        return self.rows(schema, time.time()).data
+
     def rows(self, schema: Schema, now: float) -> Found:
         """The windows up to now, and their targets.
 
@@ -140,7 +151,7 @@ class Sensors:
         measured = grid.measured.mean(axis=1) if grid.measured.shape[1] else np.zeros(len(schema.channels))
         names = [channel.name for channel in schema.channels]
         return Found(
-            _split(found.x[known], y[known], found.ends[known], schema.samples, self.settings.holdout),
+            _split(found.x[known], y[known], found.ends[known], schema, self.settings.holdout),
             dict(zip(names, counts, strict=True)),
             dict(zip(names, map(float, measured), strict=True)),
             found.refused,
@@ -151,7 +162,7 @@ class Sensors:
         """Every channel's readings that are used, in the schema's unit and order, and what was left out."""
         found = []
         for one, channel in zip(self.settings.mapped(schema), schema.channels, strict=True):
-            factor, offset = _conversion(one, channel)
+            factor, offset = conversion_of(one, channel)
             times, values = self.store.readings(one.name, now - self.settings.keep.days * 86_400)
             found.append(clean(times, values * factor + offset, channel.low, channel.high, one.cleaning, now))
         return [series for series, _ in found], [counts for _, counts in found]
@@ -186,7 +197,8 @@ class Sensors:
         return np.where(classes < 0, np.nan, classes)
 
 
-def _conversion(one: ChannelSettings, channel: Channel) -> tuple[float, float]:
+def conversion_of(one: ChannelSettings, channel: Channel) -> tuple[float, float]:
+    """(factor, offset) from this device's unit to the schema's; ConfigurationError if there is none."""
     try:
         return conversion(one.unit or channel.unit, channel.unit)
     except ConfigurationError as error:
@@ -194,12 +206,13 @@ def _conversion(one: ChannelSettings, channel: Channel) -> tuple[float, float]:
 
 
 def _split(
-    x: "NDArray[np.float32]", y: "NDArray[Any]", ends: "NDArray[np.int64]", samples: int, holdout: float
+    x: "NDArray[np.float32]", y: "NDArray[Any]", ends: "NDArray[np.int64]", schema: Schema, holdout: float
 ) -> LocalData:
     """The newest windows are kept aside; those that share samples with them are neither trained on nor scored."""
     kept = len(x) - int(len(x) * holdout)
-    trained = int((ends[:kept] <= ends[kept] - samples).sum()) if kept < len(x) else kept
-    return LocalData(Rows(x[:trained], y[:trained]), Rows(x[kept:], y[kept:]))
+    head: Head = "softmax" if schema.task == CLASSES else "mean_squared"
+    trained = int((ends[:kept] <= ends[kept] - schema.samples).sum()) if kept < len(x) else kept
+    return LocalData(Rows(x[:trained], y[:trained]), Rows(x[kept:], y[kept:]), head)
 
 
 def readings_path(vault: Path) -> Path:

@@ -146,6 +146,7 @@ class Fleet:
         f'{{ in = {HIDDEN}, out = {CLASSES}, act = "none" }}',
     )
     head = "softmax"
+    schema = ""
     profile = _PROFILE
     setup: Mapping[str, object] = MappingProxyType({"cards": 20, "keys": 30, "ready": 40})
 
@@ -179,7 +180,7 @@ class Fleet:
         for name in ("configuration", "rows"):
             (self.directory / name).mkdir(parents=True)
         rules, profile = self.configuration("fleet"), self.configuration("profile")
-        rules.write_text(_RULES.replace("LAYERS", ", ".join(self.layers)) + _toml({**_POLICY, **policy}))
+        rules.write_text(_RULES.replace("LAYERS", ", ".join(self.layers)) + _toml({**_POLICY, **policy}) + self.schema)
         profile.write_text(self.profile)
         desk = Desk.create(self.owner, hosts=[HOST], port=self.port, settings=rules, draw=random, now=now)
         desk.add(self.members, PARTICIPANT | MEMBER, str(profile), draw=random, now=now)
@@ -235,11 +236,14 @@ class Fleet:
                     "log": "json",
                 }
             )
-            + "[source]\n"
-            + _toml({"path": str(self.rows(name)), "label": "label", "holdout": 0.25})
+            + self.source(name)
             + ("" if port is None else f"[broker]\nport = {port}\n")
         )
         return path
+
+    def source(self, name: str) -> str:
+        """Where a device's rows come from, as its configuration says it."""
+        return "[source]\n" + _toml({"path": str(self.rows(name)), "label": "label", "holdout": 0.25})
 
     def configure_coordinator(self, **rounds: object) -> Path:
         """Write the coordinator's configuration, with these changes to the small fleet's `[rounds]`."""

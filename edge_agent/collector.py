@@ -1,0 +1,125 @@
+"""The thread that reads a device's feeds and keeps what the owner has named, and nothing else."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from edge_agent.sources.feeds import FeedSettings
+from edge_agent.sources.readings import Feed, Reading
+from edge_agent.sources.sensors import SensorSettings
+from edge_agent.sources.store import ReadingStore
+from hushfleet.errors import ConfigurationError, HushfleetError
+from hushfleet.journal import Journal
+
+_PAUSE = 0.2
+"""Seconds between two looks at the feeds."""
+_NO_NUMBER = "a text that the settings give no number"
+
+
+class Collector:
+    """Reads the feeds until it is closed.
+
+    Args:
+        feeds: as configured.
+        sensors: which of their quantities are kept, and under which names.
+        store: where; it is closed with the collector.
+        journal: told what hinders it, once, and when that is over.
+
+    Raises:
+        ConfigurationError: a feed cannot be opened.
+    """
+
+    def __init__(
+        self, feeds: Sequence[FeedSettings], sensors: SensorSettings, store: ReadingStore, journal: Journal
+    ) -> None:
+        self._label, self._channels, self._store, self._journal = sensors.label, sensors.addresses(), store, journal
+        self._unfit: Counter[str] = Counter()
+        self._kept: Counter[str] = Counter()
+        self._newest: dict[str, float] = {}
+        self._trouble: dict[str, str] = {}
+        told = [self._label.address] if self._label and self._label.address else []
+        wanted = frozenset([*self._channels, *told])
+        with ExitStack() as opened:
+            self._feeds: list[Feed] = []
+            for settings in feeds:
+                self._feeds.append(settings.open(wanted))
+                opened.callback(self._feeds[-1].close)
+            self._opened = opened.pop_all()
+        if store.put_aside:
+            journal.write("readings-put-aside", file=str(store.put_aside), why="it was damaged; readings begin anew")
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sensors", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ended.wait(_PAUSE):
+            self.step(time.time())
+
+    def step(self, now: float) -> None:
+        """Take what the feeds have, once."""
+        for number, feed in enumerate(self._feeds, start=1):
+            try:
+                for reading in feed.poll(now):
+                    self._take(reading)
+                trouble = feed.trouble
+            except HushfleetError as error:
+                trouble = str(error)
+            self._tell(f"feed {number}", trouble)
+        try:
+            self._store.tick(now)
+        except ConfigurationError as error:
+            self._tell("readings", str(error))
+        else:
+            self._tell("readings", None)
+
+    def _take(self, reading: Reading) -> None:
+        for channel in self._channels.get(reading.address, ()):
+            number = channel.number(reading.value)
+            if number is None:
+                self._unfit[_NO_NUMBER] += 1
+            else:
+                self._keep(channel.name, reading.time, number)
+        if self._label and reading.address == self._label.address:
+            kept = self._label.told(reading.value)
+            if kept is None:
+                self._unfit["a label that the settings do not know"] += 1
+            else:
+                self._keep(kept[0], reading.time, kept[1])
+
+    def _keep(self, name: str, moment: float, value: float) -> None:
+        self._store.add(name, moment, value)
+        self._kept[name] += 1
+        self._newest[name] = moment
+
+    def _tell(self, what: str, trouble: str | None) -> None:
+        if trouble == self._trouble.get(what):
+            return
+        if trouble is None:
+            del self._trouble[what]
+            self._journal.write("sensors-well", what=what)
+        else:
+            self._trouble[what] = trouble
+            self._journal.write("sensors-hindered", what=what, why=trouble)
+
+    def view(self) -> dict[str, object]:
+        """For the status: what is kept, what was dropped and why, and what hinders; no values."""
+        dropped = sum((feed.refused for feed in self._feeds), self._unfit.copy())
+        return {
+            "kept": dict(self._kept),
+            "newest": dict(self._newest),
+            "dropped": dict(dropped),
+            "trouble": dict(self._trouble),
+            "bytes": self._store.size(),
+        }
+
+    def close(self) -> None:
+        """Stop reading; write what waits."""
+        self._ended.set()
+        self._thread.join()
+        self._opened.close()
+        try:
+            self._store.close()
+        except ConfigurationError as error:
+            self._tell("readings", str(error))

@@ -1,0 +1,92 @@
+"""`hushfleet agent test` for sensors: read what is named for a while, keep nothing, and show the owner what came."""
+
+import time
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from edge_agent.settings import AgentSettings
+from edge_agent.sources.sensors import ChannelSettings
+from hushfleet.wire.schema import Channel, Schema
+
+_PAUSE = 0.1
+_HEADINGS = ("channel", "address", "readings", "newest", "fit", "left out")
+
+
+@dataclass(slots=True)
+class Heard:
+    """What came for one channel.
+
+    Attributes:
+        channel: this device's settings of it.
+        times, values: in the order of arrival; values in this device's unit.
+        texts: readings that were text without a number.
+    """
+
+    channel: ChannelSettings
+    times: "array[float]" = field(default_factory=lambda: array("d"))
+    values: "array[float]" = field(default_factory=lambda: array("d"), repr=False)
+    texts: int = 0
+
+
+def listen(settings: AgentSettings, seconds: float) -> tuple[list[Heard], list[str]]:
+    """Read the channels for so many seconds; with what hinders the feeds.
+
+    Raises:
+        ConfigurationError: a feed cannot be opened.
+    """
+    assert settings.sensors is not None
+    addresses = settings.sensors.addresses()
+    heard = {one.name: Heard(one) for one in settings.sensors.channel}
+    feeds = [feed.open(frozenset(addresses)) for feed in settings.feeds]
+    try:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for reading in (reading for feed in feeds for reading in feed.poll(time.time())):
+                for channel in addresses.get(reading.address, ()):
+                    _take(heard[channel.name], reading.time, channel.number(reading.value))
+            time.sleep(_PAUSE)
+        return list(heard.values()), [feed.trouble for feed in feeds if feed.trouble]
+    finally:
+        for feed in feeds:
+            feed.close()
+
+
+def _take(heard: Heard, moment: float, value: float | None) -> None:
+    if value is None:
+        heard.texts += 1
+    else:
+        heard.times.append(moment)
+        heard.values.append(value)
+
+
+def table(found: list[Heard], schema: Schema, now: float) -> Iterator[str]:
+    """The lines of a table: each channel of the schema, what came for it, in the schema's unit."""
+    here = {one.channel.name: one for one in found}
+    rows = [_HEADINGS, *(_row(here[channel.name], channel, now) for channel in schema.channels)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _row(heard: Heard, channel: Channel, now: float) -> tuple[str, ...]:
+    import numpy as np
+
+    from edge_agent.sources.quality import clean
+    from edge_agent.sources.sensors import conversion_of
+
+    factor, offset = conversion_of(heard.channel, channel)
+    times, values = np.array(heard.times, np.float64), np.array(heard.values, np.float64) * factor + offset
+    series, counts = clean(times, values, channel.low, channel.high, heard.channel.cleaning, now)
+    newest = f"{series.values[-1]:.5g} {channel.unit}" if len(series) else ""
+    left_out = [f"{count} {reason.replace('_', ' ')}" for reason, count in counts.reasons().items() if count]
+    if heard.texts:
+        left_out.append(f"{heard.texts} text without a number")
+    return (
+        channel.name,
+        heard.channel.address,
+        str(counts.readings + heard.texts),
+        newest,
+        str(len(series)),
+        ", ".join(left_out),
+    )

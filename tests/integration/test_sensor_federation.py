@@ -1,0 +1,152 @@
+"""Agents that make their rows of what the owner's own broker says: from sensor messages to rounds that are applied."""
+
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import paho.mqtt.client as mqtt
+import pytest
+from broker_tools import DEADLINE
+from fleet_fixture import CLASSES, COORDINATOR, Fleet
+from paho.mqtt.enums import CallbackAPIVersion
+
+from broker.local import HOST, LocalBroker, free_port
+
+pytestmark = pytest.mark.integration
+
+STATES = ("empty", "one", "some", "full")
+TELLING = 1234.5625
+"""A value that can be found again wherever it is written."""
+
+
+def hushfleet(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "hushfleet", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+class SensorFleet(Fleet):
+    """Every device listens to one room of the owner's broker: CO2 in percent, degrees Fahrenheit, and who is in."""
+
+    schema = f"""
+[schema]
+rate = 1.0
+samples = 8
+step = 4
+missing = 0.25
+task = "classes"
+classes = {json.dumps(STATES)}
+channels = [
+    {{ name = "co2", unit = "ppm", low = 0.0, high = 5000.0 }},
+    {{ name = "temperature", unit = "degC", low = -40.0, high = 85.0 }},
+]
+"""
+    owner_port = 0
+
+    def source(self, name: str) -> str:
+        return f"""
+[[feed]]
+kind = "mqtt"
+broker = {{ host = "{HOST}", port = {self.owner_port} }}
+
+[[feed.json]]
+topic = "house/{name}"
+time = "/at"
+
+[[sensors.channel]]
+name = "co2"
+address = "house/{name}#/co2"
+unit = "ppb"
+
+[[sensors.channel]]
+name = "temperature"
+address = "house/{name}#/temperature"
+unit = "degF"
+hold = 60
+
+[sensors.label]
+address = "house/{name}#/people"
+values = {{ 0 = "empty", 1 = "one", 2 = "some", 3 = "full" }}
+"""
+
+
+class Rooms:
+    """Sensors that report five minutes of the past at once, and then go on once a second."""
+
+    def __init__(self, port: int, names: list[str]) -> None:
+        self._names = names
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+        self._client.connect(HOST, port)
+        self._client.loop_start()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        now = int(time.time())
+        for moment in range(now - 300, now):
+            self._publish(moment)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ended.wait(1.0):
+            self._publish(int(time.time()))
+
+    def _publish(self, moment: int) -> None:
+        for number, name in enumerate(self._names):
+            people = (moment // 20 + number) % CLASSES
+            said = {"at": moment, "co2": 1000 * (TELLING * people + 400), "people": people}
+            if moment % 30 == 0:
+                said["temperature"] = 60 + 10 * people
+            self._client.publish(f"house/{name}", json.dumps(said), qos=1).wait_for_publish(DEADLINE)
+
+    def close(self) -> None:
+        self._ended.set()
+        if self._thread.ident:
+            self._thread.join()
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@pytest.fixture
+def owner_broker(tmp_path: Path) -> Iterator[LocalBroker]:
+    port = free_port()
+    place = tmp_path / "owner"
+    place.mkdir()
+    with LocalBroker(place, port, f"listener {port} {HOST}\nallow_anonymous true\n") as process:
+        yield process
+
+
+def test_sensor_messages_become_rows_and_rounds(tmp_path: Path, owner_broker: LocalBroker) -> None:
+    SensorFleet.owner_port = owner_broker.port
+    with SensorFleet(tmp_path / "all", rounds={"collect": 8}) as fleet:
+        rooms = Rooms(owner_broker.port, fleet.devices)
+        try:
+            fleet.bring_back(COORDINATOR, *fleet.devices)
+            # Nobody has rows yet: every device says so, and the first rounds come to nothing.
+            fleet.wait_for(COORDINATOR, "round", outcome="aborted")
+            rooms.start()
+            fleet.wait_for(COORDINATOR, "round", outcome="applied")
+            scored = fleet.wait_for(fleet.devices[0], "score")
+            assert 0 < scored["rows"] < 20
+            assert fleet.stop("part-2") == [0]
+            tested = hushfleet("agent", "test", fleet.configuration("part-2"), "--seconds", "4")
+        finally:
+            rooms.close()
+        status = json.loads((fleet.state(fleet.devices[0]) / "status.json").read_text())["sensors"]
+        assert status["kept"]["co2"] >= 300
+        assert status["kept"]["label/full"] > 0
+        assert (status["dropped"], status["trouble"]) == ({}, {})
+        assert tested.returncode == 0, tested.stdout + tested.stderr
+        assert "reading sensors for 4 s" in tested.stdout
+        co2, temperature = (
+            re.split(r"  +", tested.stdout.split(name)[1].split("\n")[0]) for name in ("\nco2", "\ntemperature")
+        )
+        assert co2[1] == "house/part-2#/co2"
+        assert (int(co2[2]) >= 2, co2[3].endswith(" ppm"), co2[4]) == (True, True, co2[2])
+        assert temperature[1] == "house/part-2#/temperature"
+        assert re.search(r"rows +\d\d to train on, \d+ kept aside", tested.stdout)
+        assert f"{TELLING}"[:6] not in "\n".join(fleet.lines())
