@@ -61,7 +61,7 @@ class SensorSettings:
         holdout: 0 to 1, the part of the windows, the newest, that only score the model and never train it.
     """
 
-    channel: tuple[ChannelSettings, ...]
+    channel: tuple[ChannelSettings, ...] = ()
     label: LabelSettings | None = None
     keep: Keep = field(default_factory=Keep)
     holdout: Annotated[float, Range(0, 1)] = 0.2

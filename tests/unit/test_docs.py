@@ -16,8 +16,9 @@ import pytest
 from coordinator.settings import CoordinatorSettings
 from edge_agent.settings import AgentSettings
 from edge_agent.sources.feeds import FeedSettings
+from edge_agent.sources.sensors import SensorSettings
 from firmware_profiles.catalog import FirmwareProfile
-from fleet.settings import FleetSettings
+from fleet.settings import FleetSettings, SchemaRules
 from hushfleet.cli import hushfleet
 from hushfleet.configuration import Key, load
 from hushfleet.trust import READY, STALE, UPGRADE, WAITING
@@ -29,15 +30,24 @@ OPERATIONS = (PROJECT / "docs" / "operations.md").read_text()
 
 
 @dataclasses.dataclass(frozen=True)
-class Feeds:
-    """The feeds in an agent's file, on their own."""
+class InAgent:
+    """The feeds and sensors in an agent's file, on their own."""
 
     feeds: Annotated[tuple[FeedSettings, ...], Key("feed")] = ()
+    sensors: SensorSettings | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class InFleet:
+    """The schema in an owner's file, on its own."""
+
+    schema: SchemaRules | None = None
 
 
 SETTINGS: dict[str, type[Any]] = {
     "agent.toml": AgentSettings,
-    "in agent.toml": Feeds,
+    "in agent.toml": InAgent,
+    "in fleet.toml": InFleet,
     "coordinator.toml": CoordinatorSettings,
     "fleet.toml": FleetSettings,
     "profile.toml": FirmwareProfile,
@@ -173,11 +183,11 @@ def test_examples_of_settings_load(kind: str, block: str, tmp_path: Path) -> Non
 
 
 def keys(settings: type[Any], prefix: str = "") -> dict[str, Any]:
-    """Every key of these settings with its default, in tables too; arrays of tables have pages of their own."""
+    """Every key of these settings with its default, in tables too; what is of sensors has a page of its own."""
     found: dict[str, Any] = {}
     for column in dataclasses.fields(settings):
         hint = get_type_hints(settings)[column.name]
-        if is_array_of_tables(hint):
+        if is_array_of_tables(hint) or column.name == "sensors":
             continue
         (hint,) = (
             [choice for choice in get_args(hint) if choice is not NoneType] if NoneType in get_args(hint) else [hint]
@@ -219,8 +229,11 @@ def every_key(settings: type[Any]) -> set[str]:
     """The keys of these settings and of all tables in them."""
     found = set()
     for column in dataclasses.fields(settings):
-        found.add(column.name)
-        for inner in (get_type_hints(settings)[column.name], *get_args(get_type_hints(settings)[column.name])):
+        hint = get_type_hints(settings, include_extras=True)[column.name]
+        marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+        found.add(next((mark.name for mark in marks if isinstance(mark, Key)), column.name))
+        plain = get_type_hints(settings)[column.name]
+        for inner in (plain, *get_args(plain)):
             found |= every_key(inner) if dataclasses.is_dataclass(inner) and isinstance(inner, type) else set()
     return found
 
@@ -236,8 +249,15 @@ def shown_keys(value: Any) -> set[str]:
 def test_every_key_of_a_feed_is_shown(settings: type[Any]) -> None:
     blocks = map(tomllib.loads, fences(PROJECT / "docs" / "sensors.md", "toml"))
     kinds = get_args(get_type_hints(settings)["kind"])
-    feeds = [feed for block in blocks for feed in block["feed"] if feed["kind"] in kinds]
+    feeds = [feed for block in blocks for feed in block.get("feed", []) if feed["kind"] in kinds]
     assert every_key(settings) <= shown_keys(feeds)
+
+
+@pytest.mark.parametrize(("settings", "name"), [(SensorSettings, "sensors"), (SchemaRules, "schema")])
+def test_every_key_of_sensors_and_schema_is_shown(settings: type[Any], name: str) -> None:
+    blocks = fences(PROJECT / "docs" / "sensors.md", "toml")
+    shown = [tomllib.loads(re.sub(r"^# (\w+ = )", r"\1", block, flags=re.MULTILINE)).get(name, {}) for block in blocks]
+    assert every_key(settings) <= shown_keys(shown)
 
 
 # The journal.
