@@ -163,7 +163,8 @@ class Agent:
             _arrival,
             status_path(settings),
             self._describe,
-            limits.watch,
+            details=lambda: {"bytes": self._bytes.view(time.time())},
+            watch=limits.watch,
         )
 
     def run(self) -> None:
@@ -193,7 +194,6 @@ class Agent:
             "model": device.live.version,
             "score": self._score or None,
             "sits_out": device.sits_out(time.time()),
-            "bytes": self._bytes.view(time.time()),
             "sensors": self._collector.view() if self._collector else None,
         }
 

@@ -151,8 +151,9 @@ class ByteLedger:
 
 
 def _by_purpose(table: Table) -> dict[str, dict[str, list[int]]]:
-    found = {purpose: {item: table.get(item, [0, 0]) for item in items} for purpose, items in PURPOSES.items()}
-    return {**found, **({LOST: {LOST: table[LOST]}} if LOST in table else {})}
+    """A copy: what is shown does not change afterwards."""
+    found = {purpose: {item: [*table.get(item, (0, 0))] for item in items} for purpose, items in PURPOSES.items()}
+    return {**found, **({LOST: {LOST: [*table[LOST]]}} if LOST in table else {})}
 
 
 def _total(table: Table) -> int:

@@ -65,6 +65,7 @@ class Service:
         on_message: the event of a message.
         status: the status file.
         describe: what the role says of itself there, and in the last line.
+        details: what stands in the status file alone; it may be asked on any thread.
         watch: when the link is to be away.
         kept: filters of all that the role keeps retained, to be compared with the broker after every connection before
             the role hears of it; empty for publishing everything again.
@@ -80,10 +81,12 @@ class Service:
         on_message: Callable[[Message], Event],
         status: Path,
         describe: Callable[[Any], dict[str, object]],
+        details: Callable[[], dict[str, object]] = dict,
         watch: Watch = lambda *_: None,
         kept: Sequence[str] = (),
     ) -> None:
         self.journal, self._on_message, self._status, self._describe = journal, on_message, status, describe
+        self._details = details
         self.link = Link(link, self._on_link, watch)
         self._held = Held(kept, link.will_topic) if kept else None
         outlet = _Sparing(self.link, self._held, self._on_kept) if self._held else self.link
@@ -230,6 +233,7 @@ class Service:
             "trouble": self._trouble or None,
             "refusals": self._refusals,
             **self._summary(),
+            **self._details(),
         }
         if status == self._written:
             return

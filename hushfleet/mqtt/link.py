@@ -45,7 +45,7 @@ from hushfleet.mqtt.events import (
 from hushfleet.mqtt.outbox import Outbox, Outgoing
 from hushfleet.mqtt.patience import Patience
 from hushfleet.mqtt.subscriptions import Subscriptions
-from hushfleet.mqtt.tls import load_context
+from hushfleet.mqtt.tls import flush, load_context
 from hushfleet.mqtt.traffic import Lane
 
 CUT = (ssl.SSLEOFError, ConnectionResetError, BrokenPipeError)
@@ -276,7 +276,8 @@ class Link:
                 self._obey()
                 self._push(client)
                 reading = self._has_room()
-                wanted = reading * selectors.EVENT_READ | client.want_write() * selectors.EVENT_WRITE
+                writing = client.want_write() or bool(self._context.waiting)
+                wanted = reading * selectors.EVENT_READ | writing * selectors.EVENT_WRITE
                 if wanted != watched:
                     if watched:
                         selector.unregister(connection)
@@ -288,6 +289,7 @@ class Link:
                     client.loop_read()
                 client.loop_write()
                 client.loop_misc()
+                flush(connection)
                 # What counts is progress: a dead line looks connected until the keepalive has run out twice.
                 if (moved := self._context.sent.bytes + self._context.received.bytes) != progress:
                     changed, progress = time.monotonic(), moved
@@ -299,14 +301,13 @@ class Link:
         if self._accepted_at is None:
             return
         while request := self._subscriptions.take():
-            topic, handling = request
-            if handling is None:
-                _, number = client.unsubscribe(topic)
+            wanted = [(topic, _options(handling)) for topic, handling in request if handling is not None]
+            if wanted:
+                _, number = client.subscribe(wanted)
             else:
-                options = SubscribeOptions(qos=1, retainAsPublished=True, retainHandling=handling)
-                _, number = client.subscribe(topic, options=options)
+                _, number = client.unsubscribe([topic for topic, _ in request])
             assert number is not None, "the socket is open"
-            self._subscriptions.asked(number, topic, handling)
+            self._subscriptions.asked(number, request)
         while message := self._outbox.take():
             number = client.publish(message.topic, message.payload, qos=1, retain=message.retain).mid
             self._flying[number] = message
@@ -401,12 +402,13 @@ class Link:
             self._emit(Undelivered(message.topic, code.value))
 
     def _on_subscribe(self, _: object, __: object, number: int, codes: list[ReasonCode], ___: object) -> None:
-        refused = self._subscriptions.answered(number, granted=not codes[0].is_failure)
-        if refused is not None:
-            self._emit(SubscriptionRefused(refused, codes[0].value))
+        failures = [code.value for code in codes if code.is_failure]
+        refused = self._subscriptions.answered(number, [not code.is_failure for code in codes])
+        for topic, failure in zip(refused, failures, strict=True):
+            self._emit(SubscriptionRefused(topic, failure))
 
     def _on_unsubscribe(self, _: object, __: object, number: int, ___: object, ____: object) -> None:
-        self._subscriptions.answered(number, granted=True)
+        self._subscriptions.answered(number, [])
 
     # After a connection.
 
@@ -457,3 +459,7 @@ class Link:
     def _count_error(self, what: str) -> None:
         self.counters.errors += 1
         _log.exception(what)
+
+
+def _options(handling: int) -> SubscribeOptions:
+    return SubscribeOptions(qos=1, retainAsPublished=True, retainHandling=handling)

@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from hushfleet.mqtt.traffic import Lane
 
 CONNACK = 0x20
 """First byte of everything that a broker ever says first."""
+RECORD = 16_384
+"""Bytes that a record of TLS carries, at most."""
 RECORD_HEADER = 0x100
 """What OpenSSL calls the five bytes before each record, of which the last two are its length (SSL3_RT_HEADER)."""
 
@@ -24,6 +27,7 @@ class TlsContext(ssl.SSLContext):
 
     Attributes:
         sent, received: what the sockets carried, over all connections, handshakes included.
+        waiting: what the client library has written on the current connection and no record carries yet.
         session: the session to resume next, set by the link once the broker has accepted it.
         greeted: whether anything was received on the current connection.
         closed: whether the broker has closed the current connection properly, which nobody on the way can forge.
@@ -49,6 +53,7 @@ class TlsContext(ssl.SSLContext):
     def _forget_connection(self) -> None:
         self.sent.begin()
         self.received.begin()
+        self.waiting = bytearray()
         self.greeted = False
         self.closed = False
         self.error: OSError | None = None
@@ -90,16 +95,36 @@ class _Socket(ssl.SSLSocket):
         return data
 
     def send(self, data: Any, flags: int = 0) -> int:
+        """Take a packet of the library's, to leave with others in one record (22 bytes, and 40 of TCP and IP)."""
+        waiting = self._watched.waiting
+        if len(waiting) >= RECORD:
+            self.flush()
+        if len(waiting) >= RECORD:
+            raise ssl.SSLWantWriteError
+        waiting += data
+        return len(data)
+
+    def flush(self) -> None:
+        """Have what waits leave, as much as the kernel takes."""
         context = self._watched
-        try:
-            sent = super().send(data, flags)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            raise
-        except OSError as error:
-            context.error = error
-            raise
-        context.sent.take(bytes(data[:sent]))
-        return sent
+        while context.waiting:
+            data = bytes(context.waiting[:RECORD])
+            try:
+                sent = super().send(data)
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return
+            except OSError as error:
+                context.error = error
+                raise
+            context.sent.take(data[:sent])
+            del context.waiting[:sent]
+
+    def close(self) -> None:
+        """The library closes as soon as it has written its farewell."""
+        if self._watched.error is None:
+            with suppress(OSError):
+                self.flush()
+        super().close()
 
     def _check_cut(self) -> None:
         """Raise before OpenSSL sees that the line was cut: from 3.5 on it never resumes a session that ended so."""
@@ -117,6 +142,12 @@ class _Socket(ssl.SSLSocket):
         context = self.context
         assert isinstance(context, TlsContext)
         return context
+
+
+def flush(connection: ssl.SSLSocket) -> None:
+    """Have everything that the library has written on this connection leave in as few records as there can be."""
+    assert isinstance(connection, _Socket)
+    connection.flush()
 
 
 def load_context(settings: LinkSettings) -> TlsContext:

@@ -53,9 +53,11 @@ def test_it_books_by_purpose_day_and_round_and_keeps_it(tmp_path: Path) -> None:
     carry(received, 1000)
     ledger.note(sent, received, NOON)
     ledger.end_round(7)
+    looked = ledger.view(NOON)
     carry(received, 500)
     carry(sent, 200)
     ledger.note(sent, received, NOON)
+    assert looked["today"]["plan"]["plan"] == [0, 1000], "what was shown has changed"
     ledger.end_round(8)
     ledger.close()
     again = ByteLedger(path, CAP, quiet)

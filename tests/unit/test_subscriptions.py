@@ -1,14 +1,17 @@
 """What the broker still has to be told about filters, over lost connections and lost sessions."""
 
-from hushfleet.mqtt.subscriptions import ALWAYS, IF_NEW, Handling, Subscriptions
+from hushfleet.mqtt.subscriptions import ALWAYS, IF_NEW, MOST, Handling, Subscriptions
 
 
 def sent(subscriptions: Subscriptions) -> list[tuple[str, Handling]]:
-    """Take all requests and note them as asked, numbered from 1."""
-    result = []
+    """Take all requests and note them as asked, numbered from 1; the filters in them."""
+    result, number = [], 0
     while request := subscriptions.take():
-        result.append(request)
-        subscriptions.asked(len(result), *request)
+        number += 1
+        assert len({handling is None for _, handling in request}) == 1
+        assert len(request) <= MOST
+        result += request
+        subscriptions.asked(number, request)
     return result
 
 
@@ -19,27 +22,43 @@ def test_requests_go_out_in_order_and_only_the_last_one_for_a_filter() -> None:
     subscriptions.release("a")
     assert sent(subscriptions) == [("b", ALWAYS), ("a", None)]
     assert subscriptions.open
-    assert subscriptions.answered(1, granted=True) is None
-    assert subscriptions.answered(2, granted=True) is None
+    assert subscriptions.answered(1, [True]) == []
+    assert subscriptions.answered(2, []) == []
     assert not subscriptions.open
     assert sent(subscriptions) == []
+
+
+def test_what_is_asked_for_at_once_is_one_request_in_its_order() -> None:
+    subscriptions = Subscriptions()
+    for number in range(MOST + 2):
+        subscriptions.want(str(number), again=number % 2 == 0)
+    subscriptions.release("x")
+    subscriptions.release("y")
+    subscriptions.want("z")
+    requests = []
+    while request := subscriptions.take():
+        requests.append([topic for topic, _ in request])
+    everything = [str(number) for number in range(MOST + 2)]
+    assert requests == [everything[:MOST], everything[MOST:], ["x", "y"], ["z"]]
 
 
 def test_a_filter_wanted_again_is_requested_again() -> None:
     subscriptions = Subscriptions()
     subscriptions.want("a")
     assert sent(subscriptions) == [("a", ALWAYS)]
-    subscriptions.answered(1, granted=True)
+    subscriptions.answered(1, [True])
     subscriptions.want("a")
     assert sent(subscriptions) == [("a", ALWAYS)]
 
 
 def test_a_lost_connection_puts_the_unanswered_in_front() -> None:
     subscriptions = Subscriptions()
-    for name in ("a", "b", "c"):
+    subscriptions.want("b")
+    sent(subscriptions)
+    subscriptions.answered(1, [True])
+    for name in ("a", "c"):
         subscriptions.want(name)
     sent(subscriptions)
-    subscriptions.answered(2, granted=True)
     subscriptions.want("d")
     subscriptions.release("c")
     subscriptions.rewind()
@@ -51,9 +70,7 @@ def test_a_lost_session_requests_all_that_is_wanted_and_nothing_else() -> None:
     for name in ("a", "b", "c", "d"):
         subscriptions.want(name)
     sent(subscriptions)
-    for number in (1, 2, 3):
-        subscriptions.answered(number, granted=True)
-    assert subscriptions.answered(4, granted=False) == "d"
+    assert subscriptions.answered(1, [True, True, True, False]) == ["d"]
     subscriptions.release("b")
     subscriptions.renew()
     assert sent(subscriptions) == [("a", ALWAYS), ("c", ALWAYS)]
@@ -63,7 +80,7 @@ def test_a_refused_release_is_no_refused_subscription() -> None:
     subscriptions = Subscriptions()
     subscriptions.release("a")
     sent(subscriptions)
-    assert subscriptions.answered(1, granted=False) is None
+    assert subscriptions.answered(1, [False]) == []
 
 
 def test_a_subscription_that_may_be_there_already_does_not_weaken_one_that_waits() -> None:
