@@ -99,7 +99,7 @@ def train(
     trained = flat.copy()
     velocity = np.zeros_like(flat)
     examples, loss_sum = 0, 0.0
-    batches = _batches(len(x), min(batch, len(x)), order_seed)
+    batches = batches_of(len(x), min(batch, len(x)), order_seed)
     with np.errstate(over="ignore", invalid="ignore"):
         for step in range(1, steps + 1):
             rows = next(batches)
@@ -138,7 +138,7 @@ def evaluate(
     return Evaluation(len(x), loss_sum, correct)
 
 
-def _batches(rows: int, batch: int, order_seed: bytes) -> Iterator[npt.NDArray[np.intp]]:
+def batches_of(rows: int, batch: int, order_seed: bytes) -> Iterator[npt.NDArray[np.intp]]:
     """Row numbers, `batch` at a time and for ever: one shuffled pass after another, the last few joined to the next."""
     generator = np.random.default_rng(int.from_bytes(order_seed, "little"))
     waiting = generator.permutation(rows)

@@ -108,7 +108,7 @@ def test_the_proximal_term_holds_training_back() -> None:
 @given(rows=st.integers(1, 40), batch=st.integers(1, 60), passes=st.integers(1, 4), seed=st.binary(max_size=32))
 def test_every_pass_sees_every_row_once(rows: int, batch: int, passes: int, seed: bytes) -> None:
     width = min(batch, rows)
-    batches = local._batches(rows, width, seed)
+    batches = local.batches_of(rows, width, seed)
     seen = np.concatenate([next(batches) for _ in range(-(-passes * rows // width))])
     for number in range(passes):
         assert sorted(seen[number * rows : (number + 1) * rows]) == list(range(rows))
