@@ -25,6 +25,7 @@ test-floor:
 
 # All benchmarks; figures in build/benchmarks.json. make bench ARGS="--only large_round --json figures.json"
 bench: setup
+	@$(PYTHON) -c 'import sklearn' 2>/dev/null || $(PYTHON) -m pip install -q --no-input --disable-pip-version-check -e '.[bench]'
 	@$(PYTHON) benchmarks/run.py $(ARGS)
 
 # make soak ROUNDS=…  simulated fleets with every fault until so many rounds have ended, on every core; FIRST_SEED goes on

@@ -106,7 +106,7 @@ def _digits() -> Rows:
         return digits()
     except ImportError:
         raise click.ClickException(
-            "the digits come with scikit-learn, which is not installed: pip install scikit-learn, or take --data watch"
+            "the digits come with scikit-learn, which is not installed: pip install -e '.[bench]', or take --data watch"
         ) from None
 
 

@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "goodput": [],
     "round_bytes": [],
     "agent_footprint": [],
+    "bytes_to_accuracy": ["--quick"],
 }
 """Scripts, with their arguments besides `--json`."""
 
@@ -30,7 +31,7 @@ BENCHMARKS: dict[str, list[str]] = {
 @click.option("--only", type=click.Choice(list(BENCHMARKS)), multiple=True, help="Just this one, or several.")
 @click.option("--without-flower", is_flag=True, help="Download and compare no peer.")
 def main(json_path: Path, only: tuple[str, ...], without_flower: bool) -> None:
-    """All benchmarks, one after the other; some minutes. Their scripts take more options: see docs/benchmarks.md."""
+    """All benchmarks, one after the other; half an hour. Their scripts take more options: see docs/benchmarks.md."""
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="hushfleet-bench-") as directory:
         for name in only or BENCHMARKS:

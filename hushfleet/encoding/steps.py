@@ -18,7 +18,7 @@ from hushfleet.errors import ConfigurationError
 SMALLEST_GROWTH = 1.1
 """Room for a sum that is longer than the last one."""
 UNEVEN_GROWTH = 1.5
-"""The same where all coordinates are sent: no residual evens the sums out, and one in six is a fifth longer than the
+"""The same where all coordinates are sent: no residual evens the sums out, and one in five is a fifth longer than the
 last. With the room of the others a tenth of the rounds was void; a step so much wider costs no accuracy."""
 SMALLEST_CHANGE, LARGEST_CHANGE = 0.25, 2.5
 BELOW_FIRST, ABOVE_FIRST = 2.0**-12, 4.0

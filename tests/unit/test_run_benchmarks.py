@@ -20,7 +20,8 @@ Path(sys.argv[-1]).write_text(json.dumps(sys.argv[1:-1]))
 def fakes(tmp_path: Path) -> Path:
     """The runner beside scripts that write their arguments as their figures."""
     (tmp_path / "run.py").write_text(RUN.read_text())
-    for name in ("watch_splits", "secagg", "large_round", "goodput", "round_bytes", "agent_footprint"):
+    names = ("watch_splits", "secagg", "large_round", "goodput", "round_bytes", "agent_footprint", "bytes_to_accuracy")
+    for name in names:
         assert (SCRIPTS / f"{name}.py").exists()
         (tmp_path / f"{name}.py").write_text(FAKE)
     return tmp_path
@@ -42,6 +43,7 @@ def test_without_arguments_all_figures_go_to_the_build_directory(fakes: Path) ->
         "goodput": ["--json"],
         "round_bytes": ["--json"],
         "agent_footprint": ["--json"],
+        "bytes_to_accuracy": ["--quick", "--json"],
     }
 
 
