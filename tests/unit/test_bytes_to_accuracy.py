@@ -70,7 +70,8 @@ def test_together_devices_take_the_very_steps_that_each_takes_alone(momentum: fl
     ]  # fmt: skip
     for ours, real in zip(train_together(flat, fleet, seeds), alone, strict=True):
         assert ours.delta == pytest.approx(real.delta, abs=1e-6)
-        assert (ours.examples, ours.training_loss_sum) == (real.examples, pytest.approx(real.training_loss_sum))
+        assert ours.examples == real.examples
+        assert ours.training_loss_sum == pytest.approx(real.training_loss_sum)
 
 
 def test_uneven_digits_are_dealt_once_and_nobody_is_left_without() -> None:
@@ -152,7 +153,8 @@ def test_the_target_is_half_a_point_below_the_last_ten_rounds_of_float32() -> No
     never = np.full(51, 0.7949)
     curves = dict.fromkeys(SCHEMES, slow) | {"thrift": never, "fast": np.full(51, 0.8)}
     found = {row.scheme: row for row in rows_of(Case("digits", DEVICES, 600), fleet, curves)}
-    assert (found[FLOAT32].accuracy, found[FLOAT32].rounds) == (pytest.approx(0.8), 34)
+    assert found[FLOAT32].accuracy == pytest.approx(0.8)
+    assert found[FLOAT32].rounds == 34
     assert (found["fast"].rounds, found["fast"].reached) == (5, True)
     lost = found["thrift"]
     assert (lost.reached, lost.rounds, lost.bytes_up_to_target, lost.times_fewer_than_flower) == (False, *[None] * 3)
@@ -179,19 +181,8 @@ def test_it_runs_and_writes_what_it_says(tmp_path: Path) -> None:
     except ConfigurationError as error:
         pytest.skip(f"not run without the recordings: {error}")
     path, picture = tmp_path / "rows.json", tmp_path / "rows.png"
-    command = [
-        sys.executable,
-        SCRIPT,
-        "--quick",
-        "--data",
-        "watch",
-        "--rounds",
-        "10",
-        "--json",
-        path,
-        "--plot",
-        picture,
-    ]
+    command: list[str | Path] = [sys.executable, SCRIPT, "--quick", "--data", "watch", "--rounds", "10"]
+    command += ["--json", path, "--plot", picture]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     found = json.loads(path.read_text())
