@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import click
 import numpy as np
@@ -39,6 +39,8 @@ PARAMETERS = (5_000, 100_000)
 WATCH_DEVICES = 8
 SEEDS = 3
 ROUNDS = 300
+QUICK = 1_000_000
+"""Parameters of all devices together, up to which a fleet is one of the quick ones."""
 LAST, WINDOW = 10, 5
 """Rounds whose mean is a run's accuracy, and rounds whose mean must reach the target."""
 BELOW = 0.005
@@ -65,7 +67,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one scheme came to in one case; the names are those of the JSON file.
+    """What one scheme came to in one case; the names are those of the JSON file, which all but the last go to.
 
     Attributes:
         parameters: of the model, exactly.
@@ -74,6 +76,7 @@ class Row:
         reached: whether the target was reached; if not, the three that follow are None.
         rounds: until then, void ones included.
         bytes_up_to_target: sent by one device until then.
+        times_fewer_with_committee: the same ratio with the committee's bytes spread over the devices.
     """
 
     data: str
@@ -87,6 +90,13 @@ class Row:
     rounds: int | None
     bytes_up_to_target: float | None
     times_fewer_than_flower: float | None
+    times_fewer_with_committee: float | None
+
+    def entry(self) -> dict[str, Any]:
+        """The row of the JSON file."""
+        found = asdict(self)
+        del found["times_fewer_with_committee"]
+        return found
 
 
 def tasks_of(case: Case, seed: int) -> list[Task]:
@@ -136,11 +146,10 @@ def rows_of(case: Case, task: Task, curves: dict[str, Curve]) -> list[Row]:
     """
     reference = _final(curves[FLOAT32])
     after = {scheme: reached_after(curve, reference - BELOW) for scheme, curve in curves.items()}
-    spent = {
-        scheme: uploaded(scheme, task.layers, case.devices, rounds) if rounds else None
-        for scheme, rounds in after.items()
-    }
-    peer = spent[FLOWER]
+    alone, shared = (
+        {scheme: _spent(scheme, task, case, rounds, committee) for scheme, rounds in after.items()}
+        for committee in (False, True)
+    )
     return [
         Row(
             case.data,
@@ -152,11 +161,20 @@ def rows_of(case: Case, task: Task, curves: dict[str, Curve]) -> list[Row]:
             reference,
             after[scheme] is not None,
             after[scheme],
-            own := spent[scheme],
-            peer / own if peer and own else None,
+            alone[scheme],
+            _ratio(alone[FLOWER], alone[scheme]),
+            _ratio(shared[FLOWER], shared[scheme]),
         )
         for scheme, curve in curves.items()
     ]
+
+
+def _spent(scheme: str, task: Task, case: Case, rounds: int | None, committee: bool) -> float | None:
+    return uploaded(scheme, task.layers, case.devices, rounds, committee=committee) if rounds else None
+
+
+def _ratio(one: float | None, other: float | None) -> float | None:
+    return one / other if one and other else None
 
 
 def _final(curve: Curve) -> float:
@@ -188,8 +206,9 @@ def line(row: Row) -> str:
     )
     if row.rounds is None or row.bytes_up_to_target is None:
         return f"{start}  target not reached"
-    fewer = f"{row.times_fewer_than_flower:7.1f} times fewer than Flower" if row.times_fewer_than_flower else ""
-    return f"{start}  {row.rounds:4} rounds {row.bytes_up_to_target / 1e3:10,.0f} kB {fewer}"
+    fewer, shared = row.times_fewer_than_flower, row.times_fewer_with_committee
+    ratios = f"  {fewer:6.1f} times fewer than Flower, {shared:6.1f} with the committee" if fewer and shared else ""
+    return f"{start}  {row.rounds:4} rounds {row.bytes_up_to_target / 1e3:10,.0f} kB{ratios}"
 
 
 def goals(rows: Sequence[Row]) -> list[Goal]:
@@ -251,7 +270,7 @@ def progress(total: int) -> Iterator[Callable[[str], None]]:
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="One seed, and the small models only.")
+@click.option("--quick", is_flag=True, help="One seed, and no large model with many devices.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), required=True, help="Write the rows here.")
 @click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="Draw the bytes, as PNG.")
 @click.option("--data", type=click.Choice(["digits", "watch"]), multiple=True, default=("digits", "watch"),
@@ -274,8 +293,9 @@ def main(
 ) -> None:
     """Bytes that a device uploads until its model is as good as plain averaging makes it, by scheme."""
     seeds = seeds or (1 if quick else SEEDS)
-    sizes = parameters if not quick else parameters[:1]
-    cases = [Case("digits", number, size) for size in sizes for number in devices if "digits" in data]
+    cases = [Case("digits", number, size) for size in parameters for number in devices if "digits" in data]
+    if quick:
+        cases = [case for case in cases if case.devices * case.parameters <= QUICK]
     if "watch" in data:
         cases.append(Case("watch", WATCH_DEVICES, PARAMETERS[0]))
     rows: list[Row] = []
@@ -289,7 +309,7 @@ def main(
     click.echo("\n".join(map(line, rows)))
     click.echo("\n".join(goal.line() for goal in goals(rows)))
     try:
-        json_path.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
+        json_path.write_text(json.dumps([row.entry() for row in rows], indent=2) + "\n", encoding="utf-8")
         if plot_path is not None:
             plot(rows, plot_path)
     except OSError as error:

@@ -130,8 +130,9 @@ def test_bytes_are_those_of_the_messages_and_of_what_stands_around_them() -> Non
         assert published + heard < once - joining < published + heard + 160 * (chunks + 1), scheme
         assert 500 < joining < 2_000
         members = uploaded(scheme, layers, 10, 32, committee=True) - uploaded(scheme, layers, 10, 32)
-        # Seven of ten devices answer with a mask sum as long as an upload, and deal their keys once.
-        assert members > 0.7 * 32 * (len(said.upload) - 64)
+        # Seven of ten devices answer each round with a mask sum, and deal their keys once in these 32.
+        content = 32 * len(said.mask_sum) + len(said.card) + len(said.key) + 6 * len(said.box) + len(said.ready)
+        assert 0.7 * content < members < 0.7 * (1.1 * content + 32 * 200), scheme
     assert len(messages(FLOAT32, layers, 10).upload) == 4 * 5_035
     assert len(messages("thrift", layers, 10).upload) == 256 * 4 // 8 + 64
     assert bits_per_parameter("thrift", layers, 10) == pytest.approx(256 * 4 / 5_035)
