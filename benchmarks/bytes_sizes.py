@@ -81,15 +81,15 @@ def uploaded(scheme: str, layers: Sequence[Dense], devices: int, rounds: int, *,
         layers: the model's.
         devices: all of whom take part.
         rounds: void ones included.
-        committee: whether the committee's bytes are added, spread over the devices. With Flower clients hold each
-            other's shares, so that they are always in.
+        committee: whether the committee's bytes are added, spread over the devices. Flower's clients hold each other's
+            shares, so that those bytes are always in; without masks nobody opens sums.
     """
     if scheme == FLOWER:
         shares = min(FLOWER_SHARES, devices)
         return rounds * (8 * parameter_count(layers) + FLOWER_FIXED + FLOWER_SHARE * shares)
     said = messages(scheme, layers, devices)
     sent = _sent(Traffic(said, member=False), rounds)
-    if not committee:
+    if not committee or scheme == FLOAT32:
         return sent
     more = _sent(Traffic(said, member=True), rounds) - sent
     return sent + more * COMMITTEE.members / devices

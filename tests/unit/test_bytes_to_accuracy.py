@@ -129,6 +129,8 @@ def test_bytes_are_those_of_the_messages_and_of_what_stands_around_them() -> Non
         heard = 4 * (5 + chunks)
         assert published + heard < once - joining < published + heard + 160 * (chunks + 1), scheme
         assert 500 < joining < 2_000
+        if scheme == FLOAT32:
+            continue
         members = uploaded(scheme, layers, 10, 32, committee=True) - uploaded(scheme, layers, 10, 32)
         # Seven of ten devices answer each round with a mask sum, and deal their keys once in these 32.
         content = 32 * len(said.mask_sum) + len(said.card) + len(said.key) + 6 * len(said.box) + len(said.ready)
