@@ -141,7 +141,7 @@ def discover(config: Path, seconds: float) -> None:
         if seen.quantities:
             for line in table(seen.quantities):
                 click.echo(line)
-            click.echo("\n# what is to be read: paste it below this feed's kind and leave out what is not")
+            click.echo("\n# Keep what is to be read, under the name of its channel in the fleet's schema:")
             for line in proposal(seen.quantities):
                 click.echo(line)
         for reason, count in seen.refused.items():

@@ -1,6 +1,7 @@
 """What an owner's feeds have to offer, for the owner alone: listened to for a while, shown, and forgotten."""
 
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -8,6 +9,10 @@ from dataclasses import dataclass
 
 from edge_agent.sources.feeds import FeedSettings
 from edge_agent.sources.readings import Feed, Quantity
+from edge_agent.sources.units import canonical
+
+HOLD_READINGS = 3
+"""A proposed channel holds a reading for as long as so many take."""
 
 _PAUSE = 0.05
 _HEADINGS = ("address", "unit", "range or values", "rate", "about")
@@ -63,12 +68,19 @@ def table(quantities: list[Quantity]) -> Iterator[str]:
 
 
 def proposal(quantities: list[Quantity]) -> Iterator[str]:
-    """Lines for a feed's table that name what is to be read: everything that can be, to choose from."""
-    yield "read = ["
+    """Lines for the agent's settings that name everything that can be read as a channel, to choose from."""
     for quantity in filter(lambda one: one.readable, quantities):
-        note = ", ".join(filter(None, (quantity.unit, rate(quantity.rate))))
-        yield f"    {json.dumps(quantity.address, ensure_ascii=False)},{f'  # {note}' if note else ''}"
-    yield "]"
+        yield ""
+        yield "[[sensors.channel]]"
+        yield f"name = {_quoted(re.split('[#/]', quantity.address.rstrip('#/'))[-1])}"
+        yield f"address = {_quoted(quantity.address)}"
+        if quantity.unit:
+            yield f"unit = {_quoted(canonical(quantity.unit))}"
+        if quantity.rate:
+            yield f"hold = {HOLD_READINGS / quantity.rate:.3g}"
+        if quantity.values:
+            numbers = ", ".join(f"{_quoted(text)} = {number}" for number, text in enumerate(quantity.values))
+            yield f"values = {{ {numbers} }}"
 
 
 def rate(readings: float | None) -> str:
@@ -92,3 +104,7 @@ def _extent(quantity: Quantity) -> str:
 
 def _bound(value: float | None) -> str:
     return "?" if value is None else f"{value:g}"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

@@ -1,5 +1,6 @@
 """What a feed has found so far: each quantity with its description and rate, within bounds. No I/O, no clock."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -32,14 +33,16 @@ class Catalogue:
 
     Args:
         wanted: the addresses whose readings are passed on; None for all.
+        since: seconds since 1970; readings until then are passed over.
 
     Attributes:
         refused: how often something was dropped, by reason.
     """
 
-    def __init__(self, wanted: frozenset[str] | None) -> None:
+    def __init__(self, wanted: frozenset[str] | None, since: float = -math.inf) -> None:
         self.refused: Counter[str] = Counter()
         self._wanted = wanted
+        self._since = since
         self._described: dict[str, Quantity] = {}
         self._seen: dict[str, _Seen] = {}
 
@@ -53,7 +56,7 @@ class Catalogue:
         """Count readings for their rates; those that are wanted."""
         passed = []
         for reading in readings:
-            if not self._admits(reading.address):
+            if reading.time <= self._since or not self._admits(reading.address):
                 continue
             self._described.setdefault(reading.address, Quantity(reading.address))
             seen = self._seen.get(reading.address)

@@ -27,7 +27,6 @@ class MqttFeedSettings:
         home_assistant: the prefix of Home Assistant's discovery topics.
         tasmota: the topic filter of Tasmota's telemetry.
         json: topics with numbers, texts or JSON of any form.
-        read: the addresses to read; nothing else is.
     """
 
     kind: Literal["mqtt"] = "mqtt"
@@ -36,7 +35,6 @@ class MqttFeedSettings:
     home_assistant: str | None = None
     tasmota: str | None = None
     json: tuple[JsonTopic, ...] = ()
-    read: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for topic in (self.zigbee2mqtt, self.home_assistant, self.tasmota):
@@ -45,8 +43,8 @@ class MqttFeedSettings:
         if not self._decoders():
             raise ConfigurationError("nothing to listen to; set zigbee2mqtt, home_assistant, tasmota or [[feed.json]]")
 
-    def open(self, wanted: frozenset[str] | None) -> "MqttFeed":
-        """Begin to listen; see `MqttFeed`."""
+    def open(self, wanted: frozenset[str] | None, since: float = 0.0) -> "MqttFeed":
+        """Begin to listen; see `Feed`. Nothing that came before can be had."""
         return MqttFeed(self.broker, self._decoders(), wanted)
 
     def _decoders(self) -> list[Decoder]:

@@ -132,9 +132,19 @@ def plain_value(payload: bytes) -> float | str:
     if len(payload) > 4 * LONGEST_TEXT:
         raise MalformedError("a text that is too long or cannot be printed")
     try:
-        text = payload.decode("utf-8").strip()
+        text = payload.decode("utf-8")
     except UnicodeDecodeError:
         raise MalformedError("a payload that is not UTF-8") from None
+    return written_value(text)
+
+
+def written_value(text: str) -> float | str:
+    """The number or the text that somebody has written.
+
+    Raises:
+        MalformedError: it is empty, too long, cannot be printed, or a number that is not finite.
+    """
+    text = text.strip()
     if not text:
         raise MalformedError("an empty payload")
     number = as_number(text)

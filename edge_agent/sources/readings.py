@@ -1,6 +1,6 @@
 """What every feed of sensor readings gives, and what it tells of the quantities it has found.
 
-A further feed is one file with a dataclass of settings and a class of this form, named in `feeds.py`.
+A further feed is one file with a dataclass of settings and a class of these forms, named in `feeds.py`.
 """
 
 from collections import Counter
@@ -48,7 +48,7 @@ class Quantity:
 
 
 class Feed(Protocol):
-    """Where readings come from. It is made with the addresses to read; None reads everything, to discover it."""
+    """Where readings come from."""
 
     @property
     def refused(self) -> Counter[str]:
@@ -70,3 +70,18 @@ class Feed(Protocol):
 
     def close(self) -> None:
         """Let go of sockets and files."""
+
+
+class FeedDescription(Protocol):
+    """The settings of a feed; each has a `kind` of its own besides."""
+
+    def open(self, wanted: frozenset[str] | None, since: float = 0.0) -> Feed:
+        """Begin to read.
+
+        Args:
+            wanted: the addresses to read; None for all there are, to discover them.
+            since: seconds since 1970; what was measured until then has been read before and is passed over.
+
+        Raises:
+            ConfigurationError: something that the settings name cannot be used; with the remedy.
+        """

@@ -230,7 +230,7 @@ def test_discover_lists_what_is_there_and_stores_nothing(broker: LocalBroker, de
         if "shed/meter" in ended.stdout:
             break
     assert ended.returncode == 0, ended.stderr
-    assert '    "shed/meter#/power",  # W' in ended.stdout
+    assert '\nname = "power"\naddress = "shed/meter#/power"\nunit = "W"\n' in ended.stdout
     assert "815" not in ended.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["agent.toml"]
     config.write_text(config.read_text().replace(str(broker.port), str(free_port())))

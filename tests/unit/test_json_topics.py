@@ -11,6 +11,7 @@ from edge_agent.sources.catalogue import Catalogue
 from edge_agent.sources.decoders.decoder import Message
 from edge_agent.sources.decoders.json_topics import JsonTopic, JsonTopics
 from edge_agent.sources.readings import Quantity, Reading
+from edge_agent.sources.sensors import ChannelSettings, SensorSettings
 from hushfleet.configuration import load
 from hushfleet.errors import ConfigurationError
 
@@ -95,13 +96,14 @@ def test_the_table_and_the_proposal_are_for_people(tmp_path: Path) -> None:
         "door#/lock                  ? to 1.5",
     ]
     assert rate(None) == ""
-    lines = list(proposal(found))
-    assert lines[1] == '    "kitchen#/temperature",  # °C, every 10 s'
     file = tmp_path / "agent.toml"
-    head = ['bundle = "b"', 'vault = "v"', "[[feed]]", 'kind = "mqtt"']
-    file.write_text("\n".join([*head, *lines, "[[feed.json]]", 'topic = "#"']))
-    (feed,) = load(file, AgentSettings).feeds
-    assert feed.read == tuple(quantity.address for quantity in found)
+    file.write_text("\n".join(proposal([*found, Quantity("x", readable=False)])).replace("sensors.channel", "channel"))
+    channels = load(file, SensorSettings).channel
+    assert channels == (
+        ChannelSettings("temperature", "kitchen#/temperature", "degC", hold=30.0),
+        ChannelSettings('say "x"', 'say "x"#', hold=0.06, values={"OFF": 0.0, "ON": 1.0}),
+        ChannelSettings("lock", "door#/lock"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,6 +112,7 @@ def test_the_table_and_the_proposal_are_for_people(tmp_path: Path) -> None:
         ('kind = "mqtt"', "nothing to listen to"),
         ('kind = "mqqt"', r"feed\[0\]\.kind: 'mqqt' is unknown"),
         ('kind = "mqtt"\nzigbee2mqtt = "a/#/b"', "is no topic; a wildcard"),
+        ('host = "x"', r"feed\[0\]\.kind: missing; known: csv, influx"),
         ("kind = 3", r"feed\[0\]\.kind: expected one of"),
         ('kind = "mqtt"\n[[feed.json]]\ntopic = "a/#/b"', "no topic filter"),
         ('kind = "mqtt"\n[[feed.json]]\ntopic = "a"\npointers = ["x"]', "no JSON pointer; begin it with /"),

@@ -1,0 +1,295 @@
+"""Files that grow: lines, CSV, SQLite, line protocol; rotated, cut short, replaced, locked, and not there yet."""
+
+import os
+import socket
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from broker.local import free_port
+from edge_agent.sources import sqlite_feed, tail
+from edge_agent.sources.csv_feed import CsvFeedSettings
+from edge_agent.sources.influx_feed import InfluxFeedSettings
+from edge_agent.sources.readings import Feed, Reading
+from edge_agent.sources.sqlite_feed import SqliteFeedSettings
+from edge_agent.sources.tail import LONGEST_LINE, Tail
+from hushfleet.errors import ConfigurationError
+
+
+def append(path: Path, text: str | bytes) -> None:
+    with path.open("ab") as file:
+        file.write(text if isinstance(text, bytes) else text.encode())
+
+
+def found(feed: Feed, now: float = 1000.0) -> list[tuple[str, float, float | str]]:
+    """Address behind the file's name, time and value of what was added."""
+    return [(one.address.partition("#")[2], one.time, one.value) for one in feed.poll(now)]
+
+
+# Lines.
+
+
+def test_lines_come_once_and_only_when_they_are_complete(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    followed = Tail(path, from_start=True)
+    assert followed.lines() == []
+    assert followed.trouble == f"there is no file {path}; it is read as soon as there is"
+    append(path, "one\r\ntw")
+    assert followed.lines() == [b"one"]
+    assert followed.trouble is None
+    append(path, "o\nthree")
+    assert followed.lines() == [b"two"]
+    assert followed.lines() == []
+    append(path, "\n")
+    assert followed.lines() == [b"three"]
+    followed.close()
+
+
+def test_what_was_there_before_may_be_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    append(path, "old\n")
+    followed = Tail(path, from_start=False)
+    assert followed.lines() == []
+    append(path, "new\n")
+    assert followed.lines() == [b"new"]
+    followed.close()
+
+
+def test_a_rotated_file_is_read_to_its_end_and_the_new_one_from_its_start(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    append(path, "one\n")
+    followed = Tail(path, from_start=False)
+    assert followed.lines() == []
+    path.rename(tmp_path / "log.1")
+    append(tmp_path / "log.1", "two\n")
+    append(path, "three\n")
+    assert [followed.lines(), followed.lines()] == [[b"two"], [b"three"]]
+    path.unlink()
+    assert followed.lines() == []
+    assert "there is no file" in str(followed.trouble)
+    append(path, "four\n")
+    assert followed.lines() == [b"four"]
+    assert followed.refused == {}
+    followed.close()
+
+
+def test_a_file_that_is_cut_short_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    append(path, "one\ntwo\n")
+    followed = Tail(path, from_start=True)
+    assert len(followed.lines()) == 2
+    os.truncate(path, 0)
+    append(path, "3\n")
+    assert followed.lines() == [b"3"]
+    assert followed.refused == {"a file that was cut short, and is read anew": 1}
+    followed.close()
+
+
+def test_long_lines_and_large_files_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "log"
+    append(path, b"x" * (3 * LONGEST_LINE) + b"\nshort\n" + b"y" * (LONGEST_LINE + 1) + b"\nlast\n")
+    monkeypatch.setattr(tail, "LARGEST_BITE", 50_000)
+    followed = Tail(path, from_start=True)
+    bites = [followed.lines() for _ in range(10)]
+    assert [line for bite in bites for line in bite] == [b"short", b"last"]
+    assert followed.refused == {f"a line of more than {LONGEST_LINE} bytes": 2}
+    followed.close()
+
+
+def test_what_is_no_file_is_told_and_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        followed = Tail(path, from_start=True)
+        assert followed.lines() == []
+        assert "it is not a file; name a file that the agent's user may read" in str(followed.trouble)
+
+
+# CSV.
+
+
+def test_a_csv_file_that_grows(tmp_path: Path) -> None:
+    path = tmp_path / "boiler.csv"
+    append(path, "\ufefftime;flow;pump;\n2023-11-14T22:13:20Z;1.5;ON;\n")
+    feed = CsvFeedSettings(path, time="time", separator=";", units={"flow": "L/min"}).open(None)
+    assert found(feed) == [("flow", 1.7e9, 1.5), ("pump", 1.7e9, "ON")]
+    assert [(one.address, one.unit) for one in feed.quantities()] == [(f"{path}#flow", "L/min"), (f"{path}#pump", None)]
+    append(path, "1700000010;2;;x\n1700000020;3;OFF;\n")
+    assert found(feed) == [("flow", 1.70000001e9, 2.0), ("flow", 1.70000002e9, 3.0), ("pump", 1.70000002e9, "OFF")]
+    path.rename(tmp_path / "old.csv")
+    append(path, "pump;time\nON;1700000030\n")
+    assert found(feed) == [("pump", 1.70000003e9, "ON")]
+    assert "no column 'flow'" in str(feed.trouble)
+    feed.close()
+
+
+def test_without_a_time_only_new_rows_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    append(path, "x\n1\n")
+    feed = CsvFeedSettings(path).open(None)
+    assert found(feed) == []
+    append(path, "2\n")
+    assert found(feed, 77.0) == [("x", 77.0, 2.0)]
+    feed.close()
+
+
+def test_rows_that_are_wrong_are_counted_and_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    append(path, "t,x,y\n1700000000,1,2\n")
+    append(path, b'soon,4711,1\n1700000001,4711\n1700000002,\xff,1\n1700000003,nan,1\n1700000004,"4711,1\n\n')
+    feed = CsvFeedSettings(path, time="t").open(None)
+    assert found(feed) == [("x", 1.7e9, 1.0), ("y", 1.7e9, 2.0), ("y", 1.700000003e9, 1.0)]
+    assert sum(feed.refused.values()) == 5
+    assert "4711" not in str(feed.refused)
+    feed.close()
+
+
+def test_headers_that_do_not_fit_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    append(path, "time,x")
+    feed = CsvFeedSettings(path, time="tiem").open(None)
+    assert found(feed) == []
+    assert "first line is not complete" in str(feed.trouble)
+    append(path, "\n1700000000,1\n")
+    assert found(feed) == []
+    assert f"{path} has no column 'tiem'; did you mean 'time'?" == feed.trouble
+    feed.close()
+    with pytest.raises(ConfigurationError, match="one character"):
+        CsvFeedSettings(path, separator="::")
+
+
+def test_what_was_read_before_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    append(path, "t,x,y\n1700000000,1,1\n1700000001,2,2\n")
+    feed = CsvFeedSettings(path, time="t").open(frozenset({f"{path}#x"}), since=1_700_000_000.0)
+    assert found(feed) == [("x", 1_700_000_001.0, 2.0)]
+    feed.close()
+
+
+# SQLite.
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    path = tmp_path / "measured?.db"
+    with sqlite3.connect(path) as store:
+        store.execute('CREATE TABLE "my ""log""" (at INTEGER, temperature REAL, state TEXT, raw BLOB)')
+        store.execute("CREATE TABLE other (x REAL)")
+    store.close()
+    return path
+
+
+def insert(path: Path, *rows: tuple[object, ...]) -> None:
+    with sqlite3.connect(path) as store:
+        store.executemany('INSERT INTO "my ""log""" VALUES (?, ?, ?, ?)', rows)
+    store.close()
+
+
+TABLE = 'my "log"'
+
+
+def test_a_table_that_grows(database: Path) -> None:
+    insert(database, (1_700_000_000, 1.5, "ON", b"x"))
+    feed = SqliteFeedSettings(database, TABLE, time="at", units={"temperature": "°C"}).open(None)
+    assert found(feed) == [(f"{TABLE}/temperature", 1.7e9, 1.5), (f"{TABLE}/state", 1.7e9, "ON")]
+    assert found(feed) == []
+    insert(database, (1_700_000_001, None, None, None), (None, 1.0, None, None), (1_700_000_002, 2, "x" * 99, None))
+    assert found(feed) == [(f"{TABLE}/temperature", 1_700_000_002.0, 2.0)]
+    assert feed.refused == {"a row without a time": 1, "a text that is too long or cannot be printed": 1}
+    units = {one.address.partition("/")[2]: one.unit for one in feed.quantities()}
+    assert units[str(database)[1:] + f"#{TABLE}/temperature"] == "°C"
+
+
+def test_only_new_rows_count_without_a_time_and_large_tables_come_in_bites(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_feed, "LARGEST_BITE", 2)
+    insert(database, (1, 1, None, None))
+    feed = SqliteFeedSettings(database, TABLE).open(None)
+    assert found(feed) == []
+    insert(database, *((None, number, None, None) for number in range(5)))
+    sizes = [len(found(feed)) for _ in range(4)]
+    assert sizes == [2, 2, 1, 0]
+
+
+def test_a_table_that_was_emptied_or_a_file_that_was_replaced_is_read_anew(database: Path, tmp_path: Path) -> None:
+    insert(database, *((1_700_000_000 + number, number, None, None) for number in range(3)))
+    feed = SqliteFeedSettings(database, TABLE, time="at").open(None)
+    assert len(found(feed)) == 3
+    with sqlite3.connect(database) as store:
+        store.execute('DELETE FROM "my ""log"""')
+    store.close()
+    insert(database, (1_700_000_009, 9, None, None))
+    assert [value for _, _, value in found(feed)] == [9.0]
+    assert feed.refused == {"a table that was emptied, and is read anew": 1}
+    (tmp_path / "new.db").write_bytes(database.read_bytes())
+    (tmp_path / "new.db").replace(database)
+    assert len(found(feed)) == 1
+
+
+def test_what_cannot_be_read_is_told(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    feed = SqliteFeedSettings(database, "othre").open(None)
+    assert found(feed) == []
+    assert "has no table 'othre'; did you mean 'other'?" in str(feed.trouble)
+    feed = SqliteFeedSettings(database, "other", time="at").open(None)
+    assert found(feed) == []
+    assert "has no column 'at'" in str(feed.trouble)
+    feed = SqliteFeedSettings(tmp_path / "none.db", "x").open(None)
+    assert found(feed) == []
+    assert not (tmp_path / "none.db").exists()
+    (tmp_path / "no.db").write_bytes(b"4711" * 1000)
+    feed = SqliteFeedSettings(tmp_path / "no.db", "x").open(None)
+    assert found(feed) == []
+    assert "is it an SQLite file" in str(feed.trouble)
+    assert "4711" not in str(feed.trouble)
+    with sqlite3.connect(database, isolation_level=None) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        feed = SqliteFeedSettings(database, TABLE).open(None)
+        assert found(feed) == []
+        assert "not locked" in str(feed.trouble)
+        writer.execute("COMMIT")
+        found(feed)
+        assert feed.trouble is None
+    writer.close()
+    with sqlite3.connect(database) as store:
+        endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x AS rowid, x FROM n"
+        store.execute(f"CREATE VIEW endless AS {endless}")
+    store.close()
+    monkeypatch.setattr(sqlite_feed, "LONGEST_READ", 0.05)
+    feed = SqliteFeedSettings(database, "endless").open(None)
+    assert found(feed) == []
+    assert "cannot read" in str(feed.trouble)
+
+
+# Line protocol.
+
+
+def test_a_file_of_line_protocol_that_grows(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.out"
+    append(path, "cpu,host=b,cpu=cpu0 idle=99.5,busy=1i 1700000000000000000\n# comment\nbad 4711\n\xff\n")
+    feed = InfluxFeedSettings(path=path).open(None)
+    assert feed.poll(0.0) == [
+        Reading("cpu,cpu=cpu0,host=b#idle", 1.7e9, 99.5),
+        Reading("cpu,cpu=cpu0,host=b#busy", 1.7e9, 1.0),
+    ]
+    append(path, b"m f=t\nm f=\xff\n")
+    assert feed.poll(5.0) == [Reading("m#f", 5.0, "true")]
+    assert feed.refused == {"a line that is not line protocol": 2, "a line that is not UTF-8": 1}
+    feed.close()
+
+
+def test_datagrams_of_line_protocol() -> None:
+    port = free_port()
+    feed = InfluxFeedSettings(port=port, precision="s").open(None)
+    with pytest.raises(ConfigurationError, match=f"cannot take datagrams on 127.0.0.1, port {port}"):
+        InfluxFeedSettings(port=port).open(None)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"m f=1 1700000000\nm f=2 1700000001\n", ("127.0.0.1", port))
+        sender.sendto(b"junk", ("127.0.0.1", port))
+    # The loopback device hands a datagram over before sendto returns.
+    assert [(one.time, one.value) for one in feed.poll(0.0)] == [(1.7e9, 1.0), (1_700_000_001.0, 2.0)]
+    assert feed.refused == {"a line that is not line protocol": 1}
+    feed.close()
+    for wrong in ({}, {"path": Path("x"), "port": 1}):
+        with pytest.raises(ConfigurationError, match="set path or port"):
+            InfluxFeedSettings(**wrong)  # type: ignore[arg-type]
