@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from edge_agent.sources.feeds import FeedSettings
+from edge_agent.sources.labels import LABEL
 from edge_agent.sources.readings import Feed, Reading
 from edge_agent.sources.sensors import SensorSettings
 from edge_agent.sources.store import ReadingStore
@@ -39,8 +40,7 @@ class Collector:
         self._kept: Counter[str] = Counter()
         self._newest: dict[str, float] = {}
         self._trouble: dict[str, str] = {}
-        told = [self._label.address] if self._label and self._label.address else []
-        wanted = frozenset([*self._channels, *told])
+        wanted = self._wanted(time.time())
         with ExitStack() as opened:
             self._feeds: list[Feed] = []
             for settings in feeds:
@@ -52,6 +52,18 @@ class Collector:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sensors", daemon=True)
         self._thread.start()
+
+    def _wanted(self, now: float) -> dict[str, float]:
+        """The addresses to read, and how far each was kept before; a time ahead of the clock hides nothing to come."""
+        newest = self._store.newest()
+        kept = {
+            address: min(now, *(newest.get(one.name, 0.0) for one in channels))
+            for address, channels in self._channels.items()
+        }
+        if self._label and self._label.address:
+            told = max((moment for name, moment in newest.items() if name.partition("/")[0] == LABEL), default=0.0)
+            kept[self._label.address] = min(kept.get(self._label.address, now), told)
+        return kept
 
     def _run(self) -> None:
         while not self._ended.wait(_PAUSE):

@@ -38,7 +38,7 @@ def listen(settings: AgentSettings, seconds: float) -> tuple[list[Heard], list[s
     assert settings.sensors is not None
     addresses = settings.sensors.addresses()
     heard = {one.name: Heard(one) for one in settings.sensors.channel}
-    feeds = [feed.open(frozenset(addresses)) for feed in settings.feeds]
+    feeds = [feed.open(dict.fromkeys(addresses, time.time())) for feed in settings.feeds]
     try:
         end = time.monotonic() + seconds
         while time.monotonic() < end:

@@ -1,8 +1,7 @@
 """What a feed has found so far: each quantity with its description and rate, within bounds. No I/O, no clock."""
 
-import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from edge_agent.sources.payloads import LONGEST_TEXT
@@ -32,17 +31,16 @@ class Catalogue:
     """The quantities of one feed.
 
     Args:
-        wanted: the addresses whose readings are passed on; None for all.
-        since: seconds since 1970; readings until then are passed over.
+        wanted: the addresses whose readings are passed on, each with the time until which they are passed over, in
+            seconds since 1970; None for all.
 
     Attributes:
         refused: how often something was dropped, by reason.
     """
 
-    def __init__(self, wanted: frozenset[str] | None, since: float = -math.inf) -> None:
+    def __init__(self, wanted: Mapping[str, float] | None) -> None:
         self.refused: Counter[str] = Counter()
         self._wanted = wanted
-        self._since = since
         self._described: dict[str, Quantity] = {}
         self._seen: dict[str, _Seen] = {}
 
@@ -56,7 +54,9 @@ class Catalogue:
         """Count readings for their rates; those that are wanted."""
         passed = []
         for reading in readings:
-            if reading.time <= self._since or not self._admits(reading.address):
+            if not self._admits(reading.address):
+                continue
+            if self._wanted is not None and reading.time <= self._wanted[reading.address]:
                 continue
             self._described.setdefault(reading.address, Quantity(reading.address))
             seen = self._seen.get(reading.address)

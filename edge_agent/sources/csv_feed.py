@@ -3,6 +3,7 @@
 import csv
 from codecs import BOM_UTF8
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -37,17 +38,17 @@ class CsvFeedSettings:
         if len(self.separator) != 1 or not self.separator.isascii() or self.separator in '"\r\n':
             raise ConfigurationError("a separator is one character, such as , or ;")
 
-    def open(self, wanted: frozenset[str] | None, since: float = 0.0) -> "CsvFeed":
+    def open(self, wanted: Mapping[str, float] | None) -> "CsvFeed":
         """See `FeedDescription`."""
-        return CsvFeed(self, wanted, since)
+        return CsvFeed(self, wanted)
 
 
 class CsvFeed:
     """See `Feed`. An address is the file's path, `#` and the column."""
 
-    def __init__(self, settings: CsvFeedSettings, wanted: frozenset[str] | None, since: float) -> None:
+    def __init__(self, settings: CsvFeedSettings, wanted: Mapping[str, float] | None) -> None:
         self._settings = settings
-        self._catalogue = Catalogue(wanted, since)
+        self._catalogue = Catalogue(wanted)
         self._tail = Tail(settings.path, from_start=settings.time is not None, has_header=True)
         self._header = b""
         self._columns: list[str] = []

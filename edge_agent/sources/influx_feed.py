@@ -2,7 +2,7 @@
 
 import socket
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
@@ -42,10 +42,10 @@ class InfluxFeedSettings:
         if (self.path is None) == (self.port is None):
             raise ConfigurationError("lines come from a file or as datagrams; set path or port")
 
-    def open(self, wanted: frozenset[str] | None, since: float = 0.0) -> "InfluxFeed":
+    def open(self, wanted: Mapping[str, float] | None) -> "InfluxFeed":
         """See `FeedDescription`."""
         lines = Tail(self.path, from_start=True) if self.path is not None else _Datagrams(self.address, self.port or 0)
-        return InfluxFeed(lines, _TICKS[self.precision], Catalogue(wanted, since))
+        return InfluxFeed(lines, _TICKS[self.precision], Catalogue(wanted))
 
 
 class _Lines(Protocol):

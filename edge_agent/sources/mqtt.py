@@ -1,6 +1,8 @@
 """A feed of the owner's broker: its messages, decoded by the formats that the owner names."""
 
+import math
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -43,8 +45,8 @@ class MqttFeedSettings:
         if not self._decoders():
             raise ConfigurationError("nothing to listen to; set zigbee2mqtt, home_assistant, tasmota or [[feed.json]]")
 
-    def open(self, wanted: frozenset[str] | None, since: float = 0.0) -> "MqttFeed":
-        """Begin to listen; see `Feed`. Nothing that came before can be had."""
+    def open(self, wanted: Mapping[str, float] | None) -> "MqttFeed":
+        """See `FeedDescription`; nothing that came before can be had."""
         return MqttFeed(self.broker, self._decoders(), wanted)
 
     def _decoders(self) -> list[Decoder]:
@@ -67,14 +69,14 @@ class MqttFeed:
     Args:
         broker: where to listen.
         decoders: the formats; a message goes to the first of them that listens to its topic.
-        wanted: the addresses to read; None for all.
+        wanted: the addresses to read; None for all. A device may send late what it measured earlier.
 
     Raises:
         ConfigurationError: the broker's password or certificates cannot be read.
     """
 
-    def __init__(self, broker: LocalBroker, decoders: list[Decoder], wanted: frozenset[str] | None) -> None:
-        self._catalogue = Catalogue(wanted)
+    def __init__(self, broker: LocalBroker, decoders: list[Decoder], wanted: Iterable[str] | None) -> None:
+        self._catalogue = Catalogue(None if wanted is None else dict.fromkeys(wanted, -math.inf))
         self._decoders = decoders
         self._link = LocalMqtt(broker)
         self._listen()

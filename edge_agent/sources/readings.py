@@ -4,6 +4,7 @@ A further feed is one file with a dataclass of settings and a class of these for
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -75,12 +76,12 @@ class Feed(Protocol):
 class FeedDescription(Protocol):
     """The settings of a feed; each has a `kind` of its own besides."""
 
-    def open(self, wanted: frozenset[str] | None, since: float = 0.0) -> Feed:
+    def open(self, wanted: Mapping[str, float] | None) -> Feed:
         """Begin to read.
 
         Args:
-            wanted: the addresses to read; None for all there are, to discover them.
-            since: seconds since 1970; what was measured until then has been read before and is passed over.
+            wanted: the addresses to read, each with the time of its newest reading that was taken before, in seconds
+                since 1970; what a file has up to then is passed over. None for all there are, to discover them.
 
         Raises:
             ConfigurationError: something that the settings name cannot be used; with the remedy.

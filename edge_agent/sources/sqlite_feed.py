@@ -4,6 +4,7 @@ import os
 import sqlite3
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,17 +42,17 @@ class SqliteFeedSettings:
     time: str | None = None
     units: dict[str, str] = field(default_factory=dict)
 
-    def open(self, wanted: frozenset[str] | None, since: float = 0.0) -> "SqliteFeed":
+    def open(self, wanted: Mapping[str, float] | None) -> "SqliteFeed":
         """See `FeedDescription`."""
-        return SqliteFeed(self, wanted, since)
+        return SqliteFeed(self, wanted)
 
 
 class SqliteFeed:
     """See `Feed`. An address is the file's path, `#`, the table, `/` and the column."""
 
-    def __init__(self, settings: SqliteFeedSettings, wanted: frozenset[str] | None, since: float) -> None:
+    def __init__(self, settings: SqliteFeedSettings, wanted: Mapping[str, float] | None) -> None:
         self._settings = settings
-        self._catalogue = Catalogue(wanted, since)
+        self._catalogue = Catalogue(wanted)
         self._last: int | None = None if settings.time is None else 0
         self._file = (0, 0)
         self._trouble: str | None = None

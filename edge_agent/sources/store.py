@@ -197,6 +197,20 @@ class ReadingStore:
         times, values = zip(*parts, strict=True)
         return np.concatenate(times), np.concatenate(values)
 
+    def newest(self) -> dict[str, float]:
+        """The time of each channel's newest reading on the disk, in seconds since 1970.
+
+        Raises:
+            ConfigurationError: the file cannot be read.
+        """
+        with self._lock:
+            try:
+                return dict(
+                    self._connection.execute("SELECT channel, max(newest) FROM block GROUP BY channel").fetchall()
+                )
+            except sqlite3.Error as error:
+                raise _unusable(self._path, error) from None
+
     def channels(self) -> list[str]:
         """Every channel of which something is kept."""
         with self._lock:

@@ -161,7 +161,7 @@ def test_headers_that_do_not_fit_are_told(tmp_path: Path) -> None:
 def test_what_was_read_before_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     append(path, "t,x,y\n1700000000,1,1\n1700000001,2,2\n")
-    feed = CsvFeedSettings(path, time="t").open(frozenset({f"{path}#x"}), since=1_700_000_000.0)
+    feed = CsvFeedSettings(path, time="t").open({f"{path}#x": 1_700_000_000.0})
     assert found(feed) == [("x", 1_700_000_001.0, 2.0)]
     feed.close()
 

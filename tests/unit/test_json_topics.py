@@ -62,8 +62,10 @@ def test_a_catalogue_counts_rates_and_passes_what_is_wanted() -> None:
     every.take(Reading("a", float(time), 1.0) for time in range(11))
     every.take([Reading("b", 3.0, 1.0)])
     assert [(quantity.address, quantity.rate) for quantity in every.quantities()] == [("a", 1.0), ("b", None)]
-    picky = Catalogue(frozenset({"a"}))
-    assert picky.take([Reading("b", 1.0, 1.0), Reading("a", 1.0, 1.0)]) == [Reading("a", 1.0, 1.0)]
+    picky = Catalogue({"a": 1.0})
+    assert picky.take([Reading("b", 2.0, 1.0), Reading("a", 1.0, 1.0), Reading("a", 2.0, 1.0)]) == [
+        Reading("a", 2.0, 1.0)
+    ]
     picky.describe([Quantity("b", "V")])
     assert [quantity.address for quantity in picky.quantities()] == ["a"]
 

@@ -1,0 +1,50 @@
+"""The collector: what the feeds of a device have is kept once, over restarts too."""
+
+import time
+from pathlib import Path
+
+from edge_agent.collector import Collector
+from edge_agent.sources.csv_feed import CsvFeedSettings
+from edge_agent.sources.labels import LabelSettings
+from edge_agent.sources.sensors import ChannelSettings, SensorSettings
+from edge_agent.sources.store import ReadingStore
+from hushfleet.journal import Journal
+
+DEADLINE = 20.0
+
+
+def collected(path: Path, count: int) -> dict[str, list[float]]:
+    """The values by channel, after a collector has run until there are so many."""
+    sensors = SensorSettings(
+        channel=(ChannelSettings("flow", f"{path}#flow"),),
+        label=LabelSettings(address=f"{path}#pump", values={"ON": "running", "OFF": "idle"}),
+    )
+    store = ReadingStore(path.with_name("readings.db"), sensors.keep)
+    collector = Collector([CsvFeedSettings(path, time="at")], sensors, store, Journal("text"))
+    end = time.monotonic() + DEADLINE
+    while sum(len(store.readings(name)[0]) for name in store.channels()) < count:
+        assert time.monotonic() < end, f"{store.channels()}"
+        time.sleep(0.01)
+    # One more look at the file: what it gives twice would come now.
+    collector.step(time.time())
+    found = {name: store.readings(name)[1].tolist() for name in store.channels()}
+    collector.close()
+    return found
+
+
+def test_a_file_is_read_once_over_restarts(tmp_path: Path) -> None:
+    path = tmp_path / "pump.csv"
+    begin = time.time() - 1000
+    path.write_text(f"at,flow,pump\n{begin},1,ON\n{begin + 1},2,OFF\n")
+    assert collected(path, 4) == {"flow": [1, 2], "label/idle": [1], "label/running": [1]}
+    with path.open("a") as file:
+        file.write(f"{begin + 2},3,ON\n")
+    assert collected(path, 6) == {"flow": [1, 2, 3], "label/idle": [1], "label/running": [1, 1]}
+    # A time ahead of the clock, once kept, hides nothing that comes later.
+    ahead = time.time() + 10**5
+    with path.open("a") as file:
+        file.write(f"{ahead},4,\n")
+    assert collected(path, 7)["flow"] == [1, 2, 3, 4]
+    with path.open("a") as file:
+        file.write(f"{ahead + 1},5,\n")
+    assert collected(path, 8)["flow"][-1] == 5
