@@ -7,6 +7,8 @@ from hushfleet.mqtt.chunks import LARGEST
 
 NO_SUBSCRIBER = 0x10
 """Reason code: nobody has subscribed; for an upload, the coordinator's session does not exist."""
+LEFT_BEHIND = 0
+"""No reason code: the link was away, and what waited then may be out of date; who still wants it offers it again."""
 NOT_AUTHORIZED = 0x87
 """Reason code: the broker's access list forbids it."""
 
@@ -128,7 +130,10 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """The broker has refused or discarded the message: 0x87 not authorised, 0x10 no subscriber, or another code."""
+    """The broker has refused or discarded the message: 0x87 not authorised, 0x10 no subscriber, or another code.
+
+    Or `LEFT_BEHIND`: it was not sent at all.
+    """
 
     topic: str
     reason_code: int

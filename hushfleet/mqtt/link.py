@@ -26,6 +26,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from hushfleet.mqtt.diagnostics import OVERHEAD, Ending, explain, lacking
 from hushfleet.mqtt.events import (
+    LEFT_BEHIND,
     NO_SUBSCRIBER,
     Absence,
     AckToken,
@@ -221,7 +222,9 @@ class Link:
                 self._emit(Asleep(absence))
                 told = absence
             self._pause(min(LOOK_EVERY, max(0.1, absence.until - time.time())))
-        if told is not None:
+        if told is not None and self._stop_by is None:
+            for message in self._outbox.leave_behind():
+                self._emit(Undelivered(message.topic, LEFT_BEHIND))
             self._pause(self._uniform(0.0, min(LONGEST_SPREAD, SPREAD * (time.monotonic() - began))))
 
     def _look(self, connected: bool) -> Absence | None:

@@ -99,6 +99,13 @@ class Outbox:
         """The broker has answered for this message, whatever the answer was."""
         del self._flying[id(message)]
 
+    def leave_behind(self) -> list[Outgoing]:
+        """Give up what waits and is not retained; what was in flight is to be rewound before."""
+        gone = [message for message in self._waiting.values() if not message.retain]
+        for message in gone:
+            del self._waiting[message.key]
+        return gone
+
     def rewind(self) -> Outgoing | None:
         """The connection is lost: what was in flight waits again, in front and in order.
 

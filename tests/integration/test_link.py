@@ -12,6 +12,7 @@ from link_tools import COORDINATOR, DEVICE, OTHER, TOPICS, Cable, Peer, Recorder
 from broker.local import LocalBroker
 from hushfleet.errors import RefusedError
 from hushfleet.mqtt.events import (
+    LEFT_BEHIND,
     NO_SUBSCRIBER,
     NOT_AUTHORIZED,
     Absence,
@@ -413,9 +414,14 @@ def test_a_link_that_is_to_be_away_leaves_its_will_and_comes_back_to_its_session
         coordinator.publish(down(1), b"while you were away")
         coordinator_seen.wait(Delivered)
         assert link.in_flight == 0
+        link.publish(TOPICS.up(0, DEVICE, "upload", 1), b"of a round that is over by then")
+        link.publish(STATE, b"back", retain=True)
+        eventually(lambda: link.queued == 2)
         away.clear()
+        assert seen.wait(Undelivered).reason_code == LEFT_BEHIND
         assert seen.wait(Connected).session_present is True
         assert seen.wait(Message).payload == b"while you were away"
+        coordinator_seen.wait(Message, lambda message: message.payload == b"back")
         assert seen.of(Disconnected) == []
         link.stop()
 

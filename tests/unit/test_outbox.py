@@ -38,6 +38,17 @@ def test_a_newer_retained_message_supersedes_the_waiting_one_and_goes_to_the_end
     assert taken(outbox) == [("doc", b"x"), ("plan", b"2"), ("plan", b"2")]
 
 
+def test_what_is_left_behind_is_all_that_waits_and_is_not_retained() -> None:
+    outbox = Outbox(window=1, largest_payload=10, attempts=5)
+    for topic, retain in (("up/1", False), ("state", True), ("up/2", False)):
+        outbox.put(topic, b"x", retain)
+    outbox.take()
+    outbox.rewind()
+    assert [message.topic for message in outbox.leave_behind()] == ["up/1", "up/2"]
+    assert taken(outbox) == [("state", b"x")]
+    assert len(outbox) == 1
+
+
 def test_a_retained_message_in_flight_is_not_superseded() -> None:
     outbox = Outbox(window=1, largest_payload=10, attempts=5)
     outbox.put("plan", b"1", retain=True)
