@@ -118,13 +118,15 @@ class ByteLedger:
     def _read(self) -> None:
         try:
             kept = json.loads(self._path.read_bytes())
-            self._days, self._rounds, self._open = kept["days"], kept["rounds"], kept["open"]
-            lost = kept["promised"] - _total(next(reversed(self._days.values()), {}))
+            days, rounds, unfinished = kept["days"], kept["rounds"], kept["open"]
+            totals = [_total(table) for table in (unfinished, *rounds.values(), *days.values())]
+            lost = kept["promised"] - totals[-1] if days else 0
         except FileNotFoundError:
             return
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             self._tell(f"cannot read {self._path}: {error}; what was spent today begins anew")
             return
+        self._days, self._rounds, self._open = days, rounds, unfinished
         if self.cap and lost > 0:
             next(reversed(self._days.values())).setdefault(LOST, [0, 0])[1] += lost
 

@@ -137,9 +137,10 @@ def test_without_a_cap_nothing_is_lost_and_nothing_is_limited(tmp_path: Path) ->
 def test_a_file_that_cannot_be_used_is_told_once(tmp_path: Path) -> None:
     told: list[str] = []
     path = tmp_path / "bytes.json"
-    path.write_text("{")
-    ByteLedger(path, CAP, told.append)
-    assert "cannot read" in told.pop()
+    for content in ("{", "[]", "{}", '{"promised": 0, "days": {"2027-01-15": {"plan": 7}}, "rounds": {}, "open": {}}'):
+        path.write_text(content)
+        assert ByteLedger(path, CAP, told.append).left(NOON) == CAP
+        assert "cannot read" in told.pop()
     ledger = ByteLedger(tmp_path / "nowhere" / "bytes.json", CAP, told.append)
     for round_number in range(3):
         ledger.end_round(round_number)
