@@ -10,7 +10,8 @@ debian_packages=(python3-numpy python3-nacl python3-msgpack python3-click python
 wheels=(numpy==1.24.4 PyNaCl==1.5.0 msgpack==1.0.5 click==8.1.3)
 # Not in Debian 12, or too old there. The agent needs paho-mqtt; the rest is for the tests, and may not raise numpy.
 above=('paho-mqtt>=2.1,<3' 'SQLAlchemy>=2.0' 'cryptography>=42' 'rich>=13' 'matplotlib>=3.8' 'numpy<1.25'
-    'pytest>=8' 'pytest-timeout>=2.3' 'hypothesis>=6.120' pyyaml)
+    'pytest>=8' 'pytest-timeout>=2.3' 'hypothesis>=6.120' pyyaml
+    'protobuf>=4.22' 'line-protocol-parser>=1.1' 'sparkplug-b-packets>=0.12')
 
 on_debian_12() {
     [ -r /etc/os-release ] && (. /etc/os-release && [ "${ID:-}" = debian ] && [ "${VERSION_ID:-}" = 12 ])

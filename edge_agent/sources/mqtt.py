@@ -28,6 +28,7 @@ class MqttFeedSettings:
         zigbee2mqtt: the base topic of a Zigbee2MQTT.
         home_assistant: the prefix of Home Assistant's discovery topics.
         tasmota: the topic filter of Tasmota's telemetry.
+        sparkplug: the group of Sparkplug B edge nodes, or + for all; needs the extra [sparkplug].
         json: topics with numbers, texts or JSON of any form.
     """
 
@@ -36,14 +37,15 @@ class MqttFeedSettings:
     zigbee2mqtt: str | None = None
     home_assistant: str | None = None
     tasmota: str | None = None
+    sparkplug: str | None = None
     json: tuple[JsonTopic, ...] = ()
 
     def __post_init__(self) -> None:
-        for topic in (self.zigbee2mqtt, self.home_assistant, self.tasmota):
+        for topic in (self.zigbee2mqtt, self.home_assistant, self.tasmota, self.sparkplug):
             if topic is not None and (mistake := check_filter(topic)):
                 raise ConfigurationError(f"{topic!r} is no topic; {mistake}")
         if not self._decoders():
-            raise ConfigurationError("nothing to listen to; set zigbee2mqtt, home_assistant, tasmota or [[feed.json]]")
+            raise ConfigurationError("nothing to listen to; set a format such as zigbee2mqtt, or add [[feed.json]]")
 
     def open(self, wanted: Mapping[str, float] | None) -> "MqttFeed":
         """See `FeedDescription`; nothing that came before can be had."""
@@ -56,11 +58,21 @@ class MqttFeedSettings:
             decoders.append(Zigbee2Mqtt(self.zigbee2mqtt))
         if self.tasmota is not None:
             decoders.append(Tasmota(self.tasmota))
+        if self.sparkplug is not None:
+            decoders.append(_sparkplug(self.sparkplug))
         if self.home_assistant is not None:
             decoders.append(HomeAssistant(self.home_assistant))
         if self.json:
             decoders.append(JsonTopics(self.json))
         return decoders
+
+
+def _sparkplug(group: str) -> Decoder:
+    try:
+        from edge_agent.sources.decoders.sparkplug import Sparkplug
+    except ModuleNotFoundError:
+        raise ConfigurationError("sparkplug needs an extra: pip install 'hushfleet[sparkplug]'") from None
+    return Sparkplug(group)
 
 
 class MqttFeed:

@@ -13,6 +13,8 @@ import paho.mqtt.client as mqtt
 import pytest
 from broker_tools import DEADLINE
 from paho.mqtt.enums import CallbackAPIVersion
+from sparkplub_b_packets.core.sparkplug_b import MetricDataType, addMetric
+from sparkplub_b_packets.core.sparkplug_b_pb2 import Payload
 
 from broker.local import HOST, LocalBroker, free_port
 from edge_agent import local_mqtt
@@ -269,4 +271,23 @@ def test_zigbee2mqtt_and_home_assistant_find_their_topics_by_themselves(broker: 
     }
     times = [reading.time for reading in found if reading.address.startswith("zigbee2mqtt")]
     assert len(times) == len(set(times)), "each message is read once, whoever announced its topic"
+    feed.close()
+
+
+def test_a_sparkplug_node_is_read_from_its_birth_on(broker: LocalBroker, device: Device) -> None:
+    feed = connected(MqttFeedSettings(broker=Address(HOST, broker.port), sparkplug="Plant"))
+    birth, data = Payload(seq=0), Payload(seq=1)
+    addMetric(birth, "Speed", 1, MetricDataType.Int16, -5, timestamp=1_700_000_000_000)
+    addMetric(data, None, 1, MetricDataType.Int16, -6, timestamp=1_700_000_001_000)
+    found: list[Reading] = []
+
+    def read() -> bool:
+        device.publish("spBv1.0/Plant/NBIRTH/Edge", birth.SerializeToString())
+        device.publish("spBv1.0/Plant/NDATA/Edge", data.SerializeToString())
+        found.extend(feed.poll(time.time()))
+        return len(found) >= 2
+
+    wait(read, "nothing is read")
+    address = "spBv1.0/Plant/Edge#Speed"
+    assert found[:2] == [Reading(address, 1.7e9, -5.0), Reading(address, 1_700_000_001.0, -6.0)]
     feed.close()
