@@ -163,9 +163,10 @@ class HushfleetSums:
             _carry_out(residual.prepare(plan, plan.round - 1, None), store)
             before = residual.vector()
             whole = one.delta if before is None else one.delta + before
-            _carry_out(residual.keep(plan, plan_hash, whole), store)
+            rotated = grid.rotated(whole)
+            _carry_out(residual.keep(plan, plan_hash, whole, rotated), store)
             vector = encode_rotated(
-                whole,
+                rotated,
                 1.0,
                 _report(one),
                 grid=grid,

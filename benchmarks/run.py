@@ -14,15 +14,16 @@ import click
 
 HERE = Path(__file__).parent
 BENCHMARKS: dict[str, list[str]] = {
-    "watch_splits": [],
-    "secagg": ["--install-flower"],
-    "large_round": [],
-    "goodput": [],
-    "round_bytes": [],
-    "agent_footprint": [],
-    "bytes_to_accuracy": ["--quick"],
+    "watch_splits": ["watch_splits.py"],
+    "secagg": ["secagg.py", "--install-flower"],
+    "secagg_full": ["secagg.py", "--codec", "full", "--install-flower"],
+    "large_round": ["large_round.py"],
+    "goodput": ["goodput.py"],
+    "round_bytes": ["round_bytes.py"],
+    "agent_footprint": ["agent_footprint.py"],
+    "bytes_to_accuracy": ["bytes_to_accuracy.py", "--quick"],
 }
-"""Scripts, with their arguments besides `--json`."""
+"""Scripts with their arguments besides `--json`, by the names of their figures."""
 
 
 @click.command()
@@ -36,9 +37,11 @@ def main(json_path: Path, only: tuple[str, ...], without_flower: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="hushfleet-bench-") as directory:
         for name in only or BENCHMARKS:
             written = Path(directory) / f"{name}.json"
-            arguments = ["--without-flower"] if name == "secagg" and without_flower else BENCHMARKS[name]
+            script, *arguments = BENCHMARKS[name]
+            if without_flower:
+                arguments = [{"--install-flower": "--without-flower"}.get(option, option) for option in arguments]
             click.echo(f"\n== {name}")
-            command = [sys.executable, str(HERE / f"{name}.py"), *arguments, "--json", str(written)]
+            command = [sys.executable, str(HERE / script), *arguments, "--json", str(written)]
             if subprocess.run(command, stdin=subprocess.DEVNULL).returncode:
                 raise click.ClickException(f"{name} failed; its last words stand above")
             figures[name] = json.loads(written.read_text())

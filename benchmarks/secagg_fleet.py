@@ -27,7 +27,6 @@ from hushfleet.mqtt.topics import Topics
 from hushfleet.scratch import ScratchStore
 from hushfleet.trust import Trust
 from hushfleet.wire.documents import COORDINATOR, MEMBER, PARTICIPANT, Layer
-from hushfleet.wire.round import Plan
 
 NOW = 1_700_000_000
 YEAR = 365 * 86_400
@@ -125,14 +124,19 @@ class World:
     """The fleet under way. Everything happens at one moment, in the order in which it was sent, and nothing is lost.
 
     Args:
-        update: what a device's training gives for a plan; it is not metered.
+        settings: the coordinator's, of rounds.
+        update: what a device's training gives; it is not metered.
         chunk: bytes of a message's slice.
+
+    Attributes:
+        work: what training was asked for last.
     """
 
     def __init__(
-        self, signed: SignedFleet, rounds: int, update: Callable[[int, Plan], NDArray[np.float32]], chunk: int
+        self, signed: SignedFleet, settings: RoundSettings, update: Callable[[int], NDArray[np.float32]], chunk: int
     ) -> None:
         self.signed, self.update, self.chunk = signed, update, chunk
+        self.work: Train
         self.topics, self.meter = Topics(signed.fleet), Meter()
         self.notes: list[Note] = []
         self._stores: dict[int, ScratchStore] = defaultdict(ScratchStore)
@@ -141,10 +145,10 @@ class World:
         self._on_the_way: deque[tuple[int, str, bytes]] = deque()
         self._training: deque[tuple[int, Train]] = deque()
         self._unconfirmed: list[str] = []
-        self.conductor = self._make_conductor(rounds)
+        self.conductor = self._make_conductor(settings)
         self.devices = {index: self._make_device(index) for index in (*signed.members, *signed.participants)}
 
-    def _make_conductor(self, rounds: int) -> Conductor:
+    def _make_conductor(self, settings: RoundSettings) -> Conductor:
         signed, store, credentials = self.signed, self._stores[0], self.signed.credentials[0]
         assert credentials.seal_secret is not None
         context = CoordinatorContext(
@@ -158,7 +162,7 @@ class World:
             random,
             self.chunk,
         )
-        conductor = Conductor(context, SetupSettings(), RoundSettings(total=rounds))
+        conductor = Conductor(context, SetupSettings(), settings)
         conductor.offer(signed.signed)
         return conductor
 
@@ -196,9 +200,9 @@ class World:
             self._call(0, "confirmed", self.conductor.on_delivered, topic, NOW)
         self._deliver_all()
         while self._training:
-            index, work = self._training.popleft()
-            delta = self.update(index, work.plan)
-            self._call(index, "trained", self.devices[index].on_trained, work.plan_hash, delta, REPORT, NOW)
+            index, self.work = self._training.popleft()
+            delta = self.update(index)
+            self._call(index, "trained", self.devices[index].on_trained, self.work.plan_hash, delta, REPORT, NOW)
         self._deliver_all()
 
     def model(self) -> NDArray[np.float32]:

@@ -1,9 +1,10 @@
 """The floor: the primitives alone that a round cannot do without, on the same sizes, without the project's code.
 
-    python benchmarks/secagg_floor.py DEVICES PARAMETERS
+    python benchmarks/secagg_floor.py DEVICES PARAMETERS COORDS BITS
 
-Plain calls into libsodium, hashlib and numpy, nothing checked, nothing framed; prints one line of JSON. Everything is
-done over and over, and the median counts.
+COORDS of the PARAMETERS are sent, with BITS each; if that is not all of them, they are drawn in a rotated basis. Plain
+calls into libsodium, hashlib and numpy, nothing checked, nothing framed; prints one line of JSON. Everything is done
+over and over, and the median counts.
 """
 
 import os
@@ -17,11 +18,14 @@ from collections.abc import Callable
 from hashlib import blake2b
 from statistics import median
 from time import process_time
+from typing import Any
 
 import numpy as np
 from nacl import bindings
 from nacl.utils import random
 from numpy.typing import NDArray
+
+Words = NDArray[np.unsignedinteger[Any]]
 
 MEMBERS = 7
 TAIL = 8
@@ -30,21 +34,28 @@ CHUNK = 65_536
 SIGNED = 148
 """Bytes of a claim as it is signed, about."""
 RECEIPTS = 2
+ROWS = 32
+"""Of a matrix, transposed at once."""
 
 
 class Round:
-    """What the parties of one round hold: a vector of 16-bit words, points, signatures."""
+    """What the parties of one round hold: a vector of words, points, signatures."""
 
-    def __init__(self, parameters: int) -> None:
-        self.words = -(-parameters // 64) * 64
-        self.vector = np.frombuffer(random(2 * self.words), np.uint16).copy()
-        self.total = np.zeros(self.words, np.uint16)
+    def __init__(self, parameters: int, coords: int, bits: int) -> None:
+        self.words, self.bits = -(-coords // 64) * 64, bits
+        self.word = np.dtype(np.uint16 if bits > 8 else np.uint8)
+        self.vector = np.frombuffer(random(self.word.itemsize * self.words), self.word).copy()
+        self.total = np.zeros(self.words, self.word)
+        self.model, self.rotates = np.ones(parameters, np.float32), coords < parameters
+        # Room that is there already: fresh pages of memory are nothing that a rotation could not do without.
+        self.flips = np.empty((2, parameters), np.uint32)
+        self.room = np.empty(1 << (parameters.bit_length() - 1), np.float32)
         self.update = np.frombuffer(random(8 * self.words), np.uint64) * 2.0**-64
         self.scalar = bindings.crypto_core_ed25519_scalar_reduce(random(64))
         self.point = bindings.crypto_scalarmult_ed25519_base_noclamp(self.scalar)
         self.public, self.secret = bindings.crypto_sign_seed_keypair(random(32))
         self.signed = bindings.crypto_sign(random(SIGNED), self.secret)
-        self.packed = self.vector.tobytes()
+        self.packed = self.pack(self.vector)
         box_secret = random(32)
         box_public = bindings.crypto_scalarmult_base(box_secret)
         self.pair, self.nonce = (box_public, box_secret), random(24)
@@ -56,7 +67,14 @@ class Round:
             part()
 
     def client_parts(self) -> dict[str, Callable[[], None]]:
-        """What a client cannot do without, by its name."""
+        """What a client cannot do without, by its name. Of a part of the coordinates the rest is next to nothing."""
+        if self.rotates:
+            return {
+                "signatures": self.signatures,
+                "rotation there and back": self.rotation,
+                "multiplications": self.multiplications,
+                "keystreams": self.keystreams,
+            }
         return {
             "signatures": self.signatures,
             "rounding": self.rounding,
@@ -71,6 +89,20 @@ class Round:
         for _ in range(1 + RECEIPTS):
             self.verify()
         bindings.crypto_sign(self.packed[:SIGNED], self.secret)
+
+    def rotation(self) -> None:
+        """Signs, a transform, signs, a transform, each of the largest power of two that fits; and backwards."""
+        pieces = (self.model[: len(self.room)], self.model[-len(self.room) :])
+        words = self.model.view(np.uint32)
+        for flips, piece in zip(self.flips, pieces, strict=True):
+            stream = bindings.randombytes_buf_deterministic(len(words) // 8 + 1, self.secret[:32])
+            flips[:] = np.unpackbits(np.frombuffer(stream, np.uint8), count=len(words))
+            np.left_shift(flips, np.uint32(31), out=flips)
+            np.bitwise_xor(words, flips, out=words)
+            transform(piece, self.room)
+        for flips, piece in zip(self.flips[::-1], pieces[::-1], strict=True):
+            transform(piece, self.room)
+            np.bitwise_xor(words, flips, out=words)
 
     def hashing(self) -> None:
         """The vector is packed and hashed before masking and after it."""
@@ -128,8 +160,8 @@ class Round:
         """One seed's keystream in the sum."""
         for start in range(0, self.words, CHUNK):
             part = self.total[start : start + CHUNK]
-            stream = bindings.randombytes_buf_deterministic(2 * len(part), seed)
-            np.add(part, np.frombuffer(stream, np.uint16), out=part)
+            stream = bindings.randombytes_buf_deterministic(part.nbytes, seed)
+            np.add(part, np.frombuffer(stream, self.word), out=part)
         bindings.randombytes_buf_deterministic(8 * TAIL, seed)
 
     def rounding(self) -> None:
@@ -145,33 +177,55 @@ class Round:
         for start in range(0, self.words, CHUNK // 8):
             stream[start : start + CHUNK // 8] @ self.vector[start : start + CHUNK // 8].astype(np.uint64)
 
-    def pack(self, words: NDArray[np.uint16]) -> bytes:
-        """16-bit words as their low bytes, then their high bytes."""
+    def pack(self, words: Words) -> bytes:
+        """16-bit words as their low bytes, then their high bytes; what packing fewer bits costs is left out."""
+        if self.bits < 16:
+            return words.tobytes()[: self.words * self.bits // 8]
         return words.astype(np.uint8).tobytes() + (words >> 8).astype(np.uint8).tobytes()
 
-    def unpack(self, data: bytes) -> NDArray[np.uint16]:
+    def unpack(self, data: bytes) -> Words:
         """Undo `pack`."""
+        if self.bits < 16:
+            return self.vector
         octets = np.frombuffer(data, np.uint8, 2 * self.words)
         words = octets[self.words :].astype(np.uint16)
         words <<= 8
         words |= octets[: self.words]
         return words
 
-    def add(self, words: NDArray[np.uint16]) -> None:
+    def add(self, words: Words) -> None:
         """One vector more in the sum."""
         np.add(self.total, words, out=self.total)
 
 
-def measure(devices: int, parameters: int) -> dict[str, dict[str, float]]:
+def transform(vector: NDArray[np.float32], room: NDArray[np.float32]) -> None:
+    """Walsh and Hadamard's, in place, all of it in long additions: half of the strides after a transposition."""
+    rows = 1 << (len(vector).bit_length() // 2)
+    source, target = vector.reshape(rows, -1), room.reshape(rows, -1)
+    for _ in range(2):
+        half = len(source) // 2
+        while half:
+            pairs, sums = (part.reshape(-1, 2, half * source.shape[1]) for part in (source, target))
+            np.add(pairs[:, 0], pairs[:, 1], out=sums[:, 0])
+            np.subtract(pairs[:, 0], pairs[:, 1], out=sums[:, 1])
+            source, target, half = target, source, half // 2
+        target = target.reshape(source.shape[::-1])
+        for start in range(0, len(source), ROWS):
+            target[:, start : start + ROWS] = source[start : start + ROWS].T
+        source, target = target, source.reshape(target.shape)
+    np.multiply(source.reshape(-1), np.float32(len(vector) ** -0.5), out=vector)
+
+
+def measure(devices: int, parameters: int, coords: int, bits: int) -> dict[str, dict[str, float]]:
     """Processor seconds, bytes and memory that a round cannot do without."""
-    made = Round(parameters)
+    made = Round(parameters, coords, bits)
     figures = {
         "client_seconds": _seconds(made.client),
         "member_seconds": devices * _seconds(made.member),
         "coordinator_seconds": devices * _seconds(made.coordinator_upload) + _seconds(made.coordinator_open),
         # A masked vector with the point and the signature that make it one; the opened sum.
-        "bytes_up": 2 * made.words + 8 * TAIL + 32 + 64,
-        "bytes_down": 2 * made.words,
+        "bytes_up": made.words * bits // 8 + 8 * TAIL + 32 + 64,
+        "bytes_down": made.words * bits // 8,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
     return {"figures": figures, "details": {name: _seconds(part) for name, part in made.client_parts().items()}}
@@ -188,4 +242,4 @@ def _seconds(work: Callable[[], None], repetitions: int = 101) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(*map(int, sys.argv[1:3]))))
+    print(json.dumps(measure(*map(int, sys.argv[1:5]))))

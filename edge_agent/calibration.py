@@ -136,8 +136,9 @@ def _rotation_time(seconds: float) -> float:
 
     def run() -> None:
         grid = Grid(COORDS, coordinates(COORDS, 0.1), bytes(32))
-        encode_rotated(update, 1.0, report, grid=grid, index=1, bits=6, clip=1.0, step=0.01, checksum_seed=bytes(32))
-        grid.dropped(update)
+        rotated = grid.rotated(update)
+        encode_rotated(rotated, 1.0, report, grid=grid, index=1, bits=6, clip=1.0, step=0.01, checksum_seed=bytes(32))
+        grid.dropped(rotated)
 
     return _smallest(run, seconds) / COORDS
 

@@ -261,18 +261,20 @@ class Participant:
         actions = residual.prepare(plan, self._state.answered, self._live.result_of(residual.pending()))
         before = residual.vector()
         whole = delta if before is None else delta + before
+        grid = Grid(len(whole), plan.coords, verified.hash)
+        rotated = grid.rotated(whole)
         vector = encode_rotated(
-            whole,
+            rotated,
             1.0,
             report,
-            grid=Grid(len(whole), plan.coords, verified.hash),
+            grid=grid,
             index=self._context.index,
             bits=plan.bits,
             clip=plan.clip,
             step=plan.step,
             checksum_seed=checksum_seed,
         )
-        return vector, [*actions, *residual.keep(plan, verified.hash, whole)]
+        return vector, [*actions, *residual.keep(plan, verified.hash, whole, rotated)]
 
     def _masked(self, verified: VerifiedPlan, vector: "Vector") -> tuple[bytes, bytes]:
         """Y and the whole masked vector, packed. y and every seed are forgotten on return."""

@@ -50,6 +50,7 @@ class Residual:
         residual, pending = store.get(RESIDUAL), store.get(PENDING)
         self._residual = _Residual.from_body(residual) if residual else None
         self._pending = _Pending.from_body(pending) if pending else None
+        self._rotated: NDArray[np.float32] | None = None
 
     def vector(self) -> "NDArray[np.float32] | None":
         """What to add to the next delta, float32, shape (d,); None if nothing."""
@@ -80,8 +81,17 @@ class Residual:
         """Hash of the plan whose result is awaited; empty if none is."""
         return self._pending.plan if self._pending else b""
 
-    def keep(self, plan: Plan, plan_hash: bytes, whole: "NDArray[np.float32]") -> list[Action]:
-        """An upload of residual + delta is being saved, in the same event."""
+    def keep(
+        self, plan: Plan, plan_hash: bytes, whole: "NDArray[np.float32]", rotated: "NDArray[np.float32]"
+    ) -> list[Action]:
+        """An upload of residual + delta is being saved, in the same event.
+
+        Args:
+            plan, plan_hash: the upload's.
+            whole: residual + delta, float32, shape (d,).
+            rotated: the same in the round's basis: in memory until the result, so that it is computed once.
+        """
+        self._rotated = rotated
         data = whole.astype("<f4", copy=False).tobytes()
         self._pending = _Pending(plan.model, plan.round, plan_hash, plan.base_hash, plan.coords, data)
         return [Save(PENDING, self._pending.to_body())]
@@ -102,22 +112,24 @@ class Residual:
     def drop(self) -> list[Action]:
         """Forget everything: the model it belongs to is gone."""
         held = self._residual is not None or self._pending is not None
-        self._residual = self._pending = None
+        self._residual = self._pending = self._rotated = None
         return [Erase(RESIDUAL), Erase(PENDING)] if held else []
 
     def _settled(self) -> list[Action]:
         """The model has not moved: the residual stays what it was, and the same training will be done again."""
-        self._pending = None
+        self._pending = self._rotated = None
         return [Erase(PENDING)]
 
     def _become_dropped(self, pending: _Pending) -> list[Action]:
         from hushfleet.encoding.grid import Grid
 
-        whole = _floats(pending.vector)
-        if pending.coords == len(whole):
+        parameters = len(pending.vector) // 4
+        if pending.coords == parameters:
             self._residual = None
             return [Erase(RESIDUAL), *self._settled()]
-        dropped = Grid(len(whole), pending.coords, pending.plan).dropped(whole)
+        grid = Grid(parameters, pending.coords, pending.plan)
+        rotated = grid.rotated(_floats(pending.vector)) if self._rotated is None else self._rotated
+        dropped = grid.dropped(rotated)
         return self._become(pending.model, dropped.astype("<f4", copy=False).tobytes())
 
     def _become(self, model: bytes, vector: bytes) -> list[Action]:
@@ -128,4 +140,5 @@ class Residual:
 def _floats(data: bytes) -> "NDArray[np.float32]":
     import numpy as np
 
-    return np.frombuffer(data, "<f4").astype(np.float32)
+    floats: NDArray[np.float32] = np.frombuffer(data, "<f4").astype(np.float32, copy=False)
+    return floats

@@ -1,6 +1,6 @@
 """The rotated codec: from an update to residues mod 2^B and back (docs/protocol.md, sections 5, 6, 11.6, 11.7).
 
-A device rotates its update and residual, keeps the coordinates of the round's grid, clips them, rounds them on the
+Of its update and residual, rotated, a device takes the coordinates of the round's grid, clips them, rounds them on the
 shared dither and lays the tail lanes beside them. The modulus holds the sum most of the time, not always: the checksum
 over the integers before reduction tells when a coordinate has wrapped, and where, as long as there are at most two.
 """
@@ -41,7 +41,7 @@ def check_step(clip: float, step: float) -> None:
 
 
 def encode_rotated(
-    update: Floats,
+    rotated: Floats,
     weight: float,
     report: LocalReport,
     *,
@@ -55,7 +55,7 @@ def encode_rotated(
     """One device's vector before masking, with the tail of a training round (sections 11.6, 11.7).
 
     Args:
-        update: weight · delta + residual, float32, shape (d,); it is left as it is.
+        rotated: weight · delta + residual in the round's basis, as `Grid.rotated` gives it; it is left as it is.
         weight: 1 to 4; the policy may allow less.
         report: the device's own numbers.
         grid: the round's.
@@ -69,11 +69,8 @@ def encode_rotated(
         RefusedError: a weight out of range, or an update or a loss that is not a number: nothing may be uploaded.
     """
     check_weight(weight)
-    check_finite(update)
-    with np.errstate(over="ignore", invalid="ignore"):
-        sent = grid.project(update)
-    check_finite(sent)
-    values = sent.astype(np.float64)
+    check_finite(rotated)
+    values = grid.project(rotated).astype(np.float64)
     norm = math.sqrt(float(values @ values))
     if norm > clip:
         values *= clip / norm

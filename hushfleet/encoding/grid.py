@@ -37,17 +37,22 @@ class Grid:
         """The dither's start at each coordinate sent: uint32, shape (m,)."""
         return starts(self.coords, self._plan_hash)
 
-    def project(self, vector: Floats) -> Floats:
-        """The coordinates of a vector that are sent: float32, shape (d,) to (m,)."""
-        return self.rotation.forward(vector)[self.positions]
+    def rotated(self, vector: Floats) -> Floats:
+        """A vector in the round's basis, float32, shape (d,); infinite where it overflows."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.rotation.forward(vector)
 
-    def dropped(self, vector: Floats) -> Floats:
-        """What `project` leaves out of a vector, which is the next residual: float32, shape (d,)."""
+    def project(self, rotated: Floats) -> Floats:
+        """The coordinates that are sent of a vector that `rotated` gave: float32, shape (d,) to (m,)."""
+        return rotated[self.positions]
+
+    def dropped(self, rotated: Floats) -> Floats:
+        """What `project` leaves out, as a vector in the model's own basis: the next residual, float32, shape (d,)."""
         if self.coords == self.parameters:
-            return np.zeros_like(vector)
-        rotated = self.rotation.forward(vector)
-        rotated[self.positions] = 0.0
-        return self.rotation.inverse(rotated)
+            return np.zeros_like(rotated)
+        left = rotated.copy()
+        left[self.positions] = 0.0
+        return self.rotation.inverse(left)
 
     def expand(self, sent: Floats) -> Floats:
         """The vector of which these are the coordinates sent, and 0 the others: float32, shape (m,) to (d,)."""

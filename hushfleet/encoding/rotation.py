@@ -17,6 +17,9 @@ from hushfleet.hashing import digest
 
 Floats = NDArray[np.float32]
 
+_ROWS = 32
+"""Of a matrix, turned at once: so many cache lines are filled while they are at hand."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
@@ -36,21 +39,22 @@ class Rotation:
 
     def forward(self, vector: Floats) -> Floats:
         """The rotated vector: float32, shape (d,); the argument is left as it is."""
-        rotated = _flipped(vector, self.first)
+        rotated = vector.copy()
         size = largest_power(len(rotated))
+        _flip(rotated, self.first)
         walsh_hadamard(rotated[:size])
-        rotated = _flipped(rotated, self.second)
+        _flip(rotated, self.second)
         walsh_hadamard(rotated[-size:])
         return rotated
 
     def inverse(self, rotated: Floats) -> Floats:
-        """What `forward` made `rotated` of, up to rounding: float32, shape (d,); the argument is left as it is."""
-        vector = rotated.copy()
-        size = largest_power(len(vector))
-        walsh_hadamard(vector[-size:])
-        vector = _flipped(vector, self.second)
-        walsh_hadamard(vector[:size])
-        return _flipped(vector, self.first)
+        """What `forward` made `rotated` of, up to rounding: float32, shape (d,), in the argument's own memory."""
+        size = largest_power(len(rotated))
+        walsh_hadamard(rotated[-size:])
+        _flip(rotated, self.second)
+        walsh_hadamard(rotated[:size])
+        _flip(rotated, self.first)
+        return rotated
 
 
 def largest_power(length: int) -> int:
@@ -67,10 +71,10 @@ def walsh_hadamard(vector: Floats) -> None:
     columns = 1 << (len(vector).bit_length() - 1) // 2
     matrix = vector.reshape(-1, columns)
     done, spare = _butterflies(matrix, np.empty_like(matrix))
-    turned = spare.reshape(columns, -1)
-    np.copyto(turned, done.T)
-    done, _ = _butterflies(turned, done.reshape(turned.shape))
-    np.multiply(done.T, np.float32(1 / math.sqrt(len(vector))), out=matrix)
+    turned = _transposed(done, spare)
+    done, spare = _butterflies(turned, done.reshape(turned.shape))
+    _transposed(done, spare)
+    np.multiply(spare.reshape(matrix.shape), np.float32(1 / math.sqrt(len(vector))), out=matrix)
 
 
 def _butterflies(matrix: Floats, spare: Floats) -> tuple[Floats, Floats]:
@@ -86,11 +90,22 @@ def _butterflies(matrix: Floats, spare: Floats) -> tuple[Floats, Floats]:
     return matrix, spare
 
 
+def _transposed(matrix: Floats, target: Floats) -> Floats:
+    """The transpose, in the memory of `target`."""
+    turned = target.reshape(matrix.shape[1], -1)
+    for start in range(0, len(matrix), _ROWS):
+        turned[:, start : start + _ROWS] = matrix[start : start + _ROWS].T
+    return turned
+
+
 def _signs(count: int, seed: bytes) -> NDArray[np.uint32]:
     """Bit j of the stream, least significant first, flips coordinate j."""
     stream = np.frombuffer(randombytes_buf_deterministic(-(-count // 8), seed), np.uint8)
-    return np.unpackbits(stream, count=count, bitorder="little").astype(np.uint32) << np.uint32(31)
+    signs = np.unpackbits(stream, count=count, bitorder="little").astype(np.uint32)
+    signs <<= np.uint32(31)
+    return signs
 
 
-def _flipped(vector: Floats, signs: NDArray[np.uint32]) -> Floats:
-    return (vector.view(np.uint32) ^ signs).view(np.float32)
+def _flip(vector: Floats, signs: NDArray[np.uint32]) -> None:
+    words = vector.view(np.uint32)
+    np.bitwise_xor(words, signs, out=words)

@@ -17,6 +17,9 @@ LARGEST_COLLECTION = 1024
 LARGEST_DEPTH = 8
 """Arrays and maps in one another, at most: a table in an array in a table needs three."""
 
+_LARGE = 1 << 16
+"""Bytes whose length takes four."""
+
 _UNSIGNED = {0xCC: (1, 1 << 7), 0xCD: (2, 1 << 8), 0xCE: (4, 1 << 16), 0xCF: (8, 1 << 32)}
 _BYTES = {0xC4: (1, 0), 0xC5: (2, 1 << 8), 0xC6: (4, 1 << 16)}
 _TEXT = {0xD9: (1, 32)}
@@ -26,8 +29,26 @@ _ARRAY, _MAP = {0xDC: (2, 16)}, {0xDE: (2, 16)}
 
 def encode(value: Any) -> bytes:
     """Shortest integers, float64, str for text, bin for bytes; a map's keys stand in the order they are given in."""
+    if isinstance(value, dict) and any(map(_is_large, value.values())):
+        return _joined(value)
     packed: bytes = msgpack.packb(value, use_bin_type=True)
     return packed
+
+
+def _is_large(value: Any) -> bool:
+    return isinstance(value, bytes) and len(value) >= _LARGE
+
+
+def _joined(table: dict[str, Any]) -> bytes:
+    """A map with large values, which are copied once; the library copies all twice, and takes a megabyte for it."""
+    packer = msgpack.Packer(use_bin_type=True)
+    pieces = [packer.pack_map_header(len(table))]
+    for name, value in table.items():
+        head = packer.pack(name)
+        pieces += (
+            [head, b"\xc6", len(value).to_bytes(4, "big"), value] if _is_large(value) else [head, packer.pack(value)]
+        )
+    return b"".join(pieces)
 
 
 def decode(data: bytes) -> Any:

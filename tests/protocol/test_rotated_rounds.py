@@ -244,7 +244,8 @@ def whole_updates(world: World, learners: Learners, index: int) -> tuple[dict[in
         wholes[number] = whole
         result = ended[number]
         if result.outcome == APPLIED:
-            residual = Grid(PARAMETERS, plan.coords, plan_hash).dropped(whole) if result.includes(index) else whole
+            grid = Grid(PARAMETERS, plan.coords, plan_hash)
+            residual = grid.dropped(grid.rotated(whole)) if result.includes(index) else whole
     return wholes, residual
 
 
@@ -268,7 +269,7 @@ def check_sums(world: World, learners: Learners) -> None:
         grid, total = Grid(PARAMETERS, plan.coords, plan_hash), np.zeros(plan.coords, np.int64)
         for index in positions(result.included):
             vector = encode_rotated(
-                wholes[index][0][result.round],
+                grid.rotated(wholes[index][0][result.round]),
                 1.0,
                 LocalReport(1, 0.5, 1, 0.5, 1),
                 grid=grid,

@@ -144,7 +144,7 @@ def name_of(seed: int) -> bytes:
 def encoded(update: Any, grid: Grid, index: int, bits: int, step: float, clip: float = 1.0) -> Vector:
     """A vector with the usual report."""
     return encode_rotated(
-        update, 1.0, REPORT, grid=grid, index=index, bits=bits, clip=clip, step=step, checksum_seed=SEED
+        grid.rotated(update), 1.0, REPORT, grid=grid, index=index, bits=bits, clip=clip, step=step, checksum_seed=SEED
     )
 
 
@@ -196,7 +196,7 @@ def _golden_round(parameters: int, keep: float, indices: list[int]) -> dict[str,
         "rotated": grid.rotation.forward(updates[0]).astype("<f4").tobytes().hex(),
         "subset": grid.positions.tolist(),
         "starts": grid.words.tolist(),
-        "dropped": grid.dropped(updates[0]).astype("<f4").tobytes().hex(),
+        "dropped": grid.dropped(grid.rotated(updates[0])).astype("<f4").tobytes().hex(),
         "devices": [
             {"index": index, "update": update.astype("<f4").tobytes().hex(), "vector": vector.to_bytes(bits).hex()}
             for index, update, vector in zip(indices, updates, vectors, strict=True)
@@ -236,7 +236,7 @@ def large_hashes(parameters: int, keep: float) -> dict[str, str]:
     return {
         "centred": hashed(centred.astype("<i8").tobytes()),
         "update": hashed(update.astype("<f4").tobytes()),
-        "dropped": hashed(grid.dropped(update).astype("<f4").tobytes()),
+        "dropped": hashed(grid.dropped(grid.rotated(update)).astype("<f4").tobytes()),
         "keyframe_32": hashed(snapshot),
         "after_keyframe": hashed(open_eight_bit(snapshot, parameters, 32).astype("<f4").tobytes()),
     }

@@ -328,6 +328,12 @@ def test_what_is_decoded_would_be_encoded_as_it_came(data: bytes) -> None:
     assert canonical.encode(value) == data
 
 
+@pytest.mark.parametrize("sizes", [[65_535], [65_536], [3, 65_536], [70_000, 0, 200_000]])
+def test_a_map_with_large_values_is_written_as_the_library_writes_it(sizes: list[int]) -> None:
+    table = {"at": 7, **{f"value {size}": b"x" * size for size in sizes}, "why": "text"}
+    assert canonical.encode(table) == msgpack.packb(table)
+
+
 @settings(max_examples=100)
 @given(value=plain)
 def test_what_is_of_the_protocol_s_types_is_read_back(value: Any) -> None:

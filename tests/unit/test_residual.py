@@ -36,7 +36,8 @@ class Model:
 
     def included(self) -> None:
         assert self.whole is not None
-        self.residual, self.whole = Grid(PARAMETERS, COORDS, self.plan).dropped(self.whole), None
+        grid = Grid(PARAMETERS, COORDS, self.plan)
+        self.residual, self.whole = grid.dropped(grid.rotated(self.whole)), None
 
     def left_out(self) -> None:
         self.residual, self.whole = self.whole, None
@@ -64,7 +65,7 @@ class Device:
         actions = self.residual.prepare(plan, self.model.newest, known)
         before = self.residual.vector()
         whole = delta if before is None else delta + before
-        actions += self.residual.keep(plan, plan_hash, whole)
+        actions += self.residual.keep(plan, plan_hash, whole, Grid(PARAMETERS, COORDS, plan_hash).rotated(whole))
         if not survives:
             self.residual = Residual(self.store, INDEX)
             return
@@ -181,6 +182,7 @@ def test_another_model_spec_begins_without_a_residual() -> None:
 def test_when_everything_is_sent_nothing_is_kept() -> None:
     device = Device()
     plan = replace(plan_of(1, 0), coords=PARAMETERS)
-    device.do(device.residual.keep(plan, name_of(1), any_delta(1, PARAMETERS)))
+    delta = any_delta(1, PARAMETERS)
+    device.do(device.residual.keep(plan, name_of(1), delta, Grid(PARAMETERS, COORDS, name_of(1)).rotated(delta)))
     device.do(device.residual.on_result(result_of(1, name_of(1), APPLIED, True)))
     assert dict(device.store.scan("participant/")) == {}

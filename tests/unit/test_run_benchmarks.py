@@ -39,6 +39,7 @@ def test_without_arguments_all_figures_go_to_the_build_directory(fakes: Path) ->
     assert figures == {
         "watch_splits": ["--json"],
         "secagg": ["--install-flower", "--json"],
+        "secagg_full": ["--codec", "full", "--install-flower", "--json"],
         "large_round": ["--json"],
         "goodput": ["--json"],
         "round_bytes": ["--json"],

@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from hushfleet.codec import PLAIN_BITS, lanes
+from hushfleet.encoding.steps import bits_for
+from hushfleet.encoding.subset import coordinates
 from hushfleet.secagg.residues import vector_length
 
 SCRIPT = Path(__file__).parent.parent.parent / "benchmarks" / "secagg.py"
@@ -20,8 +24,12 @@ def run(*arguments: str | Path, cache: Path) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, timeout=110, env=environment)
 
 
-def test_a_tiny_fleet_is_measured(tmp_path: Path) -> None:
-    done = run("--without-flower", "--json", tmp_path / "figures.json", cache=tmp_path)
+@pytest.mark.parametrize(
+    ("codec", "coords", "bits"),
+    [("plain", PARAMETERS, PLAIN_BITS), ("full", coordinates(PARAMETERS, 0.1), bits_for(DEVICES))],
+)
+def test_a_tiny_fleet_is_measured(tmp_path: Path, codec: str, coords: int, bits: int) -> None:
+    done = run("--codec", codec, "--without-flower", "--json", tmp_path / "figures.json", cache=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "nothing is judged" in done.stdout
     figures = json.loads((tmp_path / "figures.json").read_text())
@@ -30,7 +38,7 @@ def test_a_tiny_fleet_is_measured(tmp_path: Path) -> None:
     for side in ("hushfleet", "floor"):
         assert set(figures[side]) == FIELDS
         assert all(value > 0 for value in figures[side].values())
-    vector = vector_length(PARAMETERS, PLAIN_BITS, lanes(0))
+    vector = vector_length(coords, bits, lanes(0))
     assert vector < figures["floor"]["bytes_up"] <= figures["hushfleet"]["bytes_up"] < vector + 500
 
 
