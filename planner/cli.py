@@ -13,8 +13,6 @@ from firmware_profiles import catalog
 from hushfleet.errors import ConfigurationError, MalformedError
 from hushfleet.wire.documents import LARGEST_SURVIVOR_SET, ModelSpec
 from hushfleet.wire.framing import Frame, read
-from hushfleet.wire.round import PLAIN, ROTATED
-from planner.choices import COMPARED
 from planner.costs import Training
 from planner.planner import TARGETS, Option, Proposal, Wishes, propose
 
@@ -58,7 +56,6 @@ _share = click.FloatRange(0, 1, max_open=True)
     show_default=True,
     help="Rounds of one committee's keys, as in the policy.",
 )
-@click.option("--all-codecs", is_flag=True, help="Recommend codecs too whose bytes were not compared with sockets yet.")
 @click.option(
     "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw it into this file: .png, .svg or .html."
 )
@@ -77,7 +74,6 @@ def plan(
     downtime: float,
     risk: float,
     epoch_rounds: int,
-    all_codecs: bool,
     plot: Path | None,
     as_json: bool,
 ) -> None:
@@ -92,7 +88,6 @@ def plan(
         downtime=downtime,
         risk=risk,
         epoch_rounds=epoch_rounds,
-        codecs=(PLAIN, ROTATED) if all_codecs else COMPARED,
     )
     proposal = propose(wishes, TARGETS[target])
     if plot is not None:
@@ -177,7 +172,6 @@ def as_table(proposal: Proposal) -> dict[str, Any]:
         "risk": wishes.risk,
         "target": proposal.target.name,
         "recommended": _row(proposal.best),
-        "better": _row(proposal.better) if proposal.better else None,
         "others": {
             part: [{**_row(verdict.option), "why_not": verdict.why} for verdict in verdicts]
             for part, verdicts in proposal.others.items()

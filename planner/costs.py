@@ -222,12 +222,16 @@ def _tail(device: _Known) -> float:
 def _written(traffic: Traffic) -> float:
     """Bytes to files a round: what participant, live model and member save and erase (edge_agent)."""
     said: Messages = traffic.messages
-    upload, state = len(said.upload) + len(said.header) + 100, 150
+    upload, state, vector = len(said.upload) + len(said.header) + 100, 150, 4 * said.parameters + 150
+    # What an upload leaves out is known with the result; with all coordinates sent, nothing is left out.
+    pending = [vector] if said.encoding.codec == ROTATED else []
+    residual = pending if said.encoding.keep < 1 else []
     written = (
-        2 * flash.commit([state])  # plan and result seen
-        + flash.commit([state], added=[upload])
+        flash.commit([state])  # plan seen
+        + flash.commit([state], added=[upload, *pending])
         + flash.commit(erased=[upload])
-        + flash.commit([len(said.snapshot) + 150])
+        + flash.commit([state, *residual], erased=pending)  # result seen
+        + flash.commit([4 * said.state + 150])
     )
     if not traffic.member:
         return written

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from nacl.bindings import randombytes_buf_deterministic
 
+from hushfleet.encoding.keyframe import length_of
 from hushfleet.encoding.subset import coordinates
 from hushfleet.hashing import digest
 from hushfleet.mqtt.chunks import chunk_hashes, cut
@@ -39,6 +40,7 @@ from hushfleet.wire.round import (
     MISSING,
     NO_REASON,
     NONE,
+    ROTATED,
     TRAIN,
     Delta,
     Header,
@@ -243,10 +245,18 @@ class Messages:
         )
         return self._said(table)
 
+    @property
+    def state(self) -> int:
+        """Numbers of a model's state: its parameters, and their velocity where the server has a momentum."""
+        everything = self.encoding.codec == ROTATED and self.encoding.keep == 1.0
+        return (2 if everything else 1) * self.parameters
+
     @cached_property
     def snapshot(self) -> bytes:
-        """The whole model, float32."""
-        return _filler(4 * self.parameters)
+        """The whole model: float32, or a key frame with a byte a number."""
+        if self.encoding.codec == ROTATED:
+            return _filler(length_of(self.state // self.parameters, self.parameters))
+        return _filler(4 * self.state)
 
     # A member's part in it.
 

@@ -35,7 +35,7 @@ def _figure(proposal: Proposal) -> Any:
     figure.suptitle(
         f"{wishes.devices:,} devices of class {wishes.profile.name}, {wishes.training.rounds:,} rounds of plain "
         f"averaging: {name(proposal.best)} recommended\n"
-        "dark: recommended, light: possible, grey: refused or not compared with sockets"
+        "dark: recommended, light: possible, grey: refused"
     )
     panels: tuple[tuple[str, str, Callable[[Option], float]], ...] = (
         ("encoding", "MB a participant, all rounds", lambda one: one.participant.bytes / 1e6),

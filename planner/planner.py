@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from firmware_profiles.catalog import FirmwareProfile
 from hushfleet.errors import ConfigurationError
-from planner.choices import Choice, committees, encodings, more_rounds, windows
+from planner.choices import Choice, committees, encodings, is_setting, more_rounds, windows
 from planner.costs import Cost, Training, cost
 from planner.messages import Committee, Encoding, Messages
 from planner.risk import privacy_failure, round_failure, tolerated
@@ -46,7 +46,6 @@ class Wishes:
         downtime: share of the time for which a committee member is away.
         risk: largest probability that is accepted of a committee with too many of them.
         epoch_rounds: rounds of one committee's keys.
-        codecs: the codecs that may be recommended.
     """
 
     layers: tuple[tuple[int, int], ...]
@@ -58,7 +57,6 @@ class Wishes:
     downtime: float
     risk: float
     epoch_rounds: int
-    codecs: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +102,6 @@ class Proposal:
         options: every choice, costed.
         best: the one recommended.
         others: by what they differ in (encoding, committee, window), in order.
-        better: cheapest of all if devices took part with every codec; None if that is `best`.
     """
 
     wishes: Wishes
@@ -112,7 +109,6 @@ class Proposal:
     options: tuple[Option, ...]
     best: Option
     others: dict[str, tuple[Verdict, ...]]
-    better: Option | None
 
 
 TARGETS = {
@@ -139,10 +135,8 @@ def propose(wishes: Wishes, target: Target) -> Proposal:
         nearest = min(options, key=lambda option: (len(option.against), target.measure(option)))
         raise ConfigurationError(f"nothing can be recommended; of the nearest: {'; '.join(nearest.against)}")
     best = _best(allowed, target)
-    possible = [option for option in options if option.against in ((), (_not_yet(option),))]
-    better = _best(possible, target)
     others = {part: tuple(_beside(best, options, part, target)) for part in ("encoding", "committee", "window")}
-    return Proposal(wishes, target, options, best, others, None if better is best else better)
+    return Proposal(wishes, target, options, best, others)
 
 
 def _options(wishes: Wishes) -> Iterator[Option]:
@@ -186,8 +180,8 @@ def _with_each_window(wishes: Wishes, encoding: Encoding, committee: Committee) 
 
 def _against(wishes: Wishes, option: Option) -> Iterator[str]:
     committee, encoding = option.choice.committee, option.choice.encoding
-    if encoding.codec not in wishes.codecs:
-        yield _not_yet(option)
+    if not is_setting(encoding, wishes.survivors):
+        yield "no setting of a coordinator, shown beside them"
     if not math.isfinite(option.rounds):
         yield f"f = {encoding.keep:g} was not seen to reach the target with so many devices"
     if tolerated(committee) < 1:
@@ -200,10 +194,6 @@ def _against(wishes: Wishes, option: Option) -> Iterator[str]:
     memory = wishes.profile.memory.value
     if option.participant.memory > memory / 2:
         yield f"needs {option.participant.memory:.0f} MiB of {memory:.0f}"
-
-
-def _not_yet(option: Option) -> str:
-    return f"the bytes of codec {option.choice.encoding.codec} were not compared with real sockets yet"
 
 
 def _best(options: list[Option], target: Target) -> Option:

@@ -15,7 +15,7 @@ _PARTS = {"encoding": "Other encodings", "committee": "Other committees", "windo
 def show(proposal: Proposal, console: Console | None = None) -> None:
     """Print what is recommended, what it costs, and why the others lose."""
     console = console or Console()
-    wishes, best = proposal.wishes, proposal.best
+    wishes = proposal.wishes
     parameters = sum((inputs + 1) * outputs for inputs, outputs in wishes.layers)
     console.print(
         f"\n[bold]{parameters:,} parameters, {wishes.devices:,} devices of class {wishes.profile.name}, "
@@ -25,8 +25,6 @@ def show(proposal: Proposal, console: Console | None = None) -> None:
     console.print(_comparison(proposal, console.width))
     for line in notes(proposal):
         console.print(f"· {line}", highlight=False)
-    if proposal.better is not None:
-        console.print(f"· {_better(proposal.better, best)}", highlight=False)
 
 
 def _recommendation(proposal: Proposal) -> Table:
@@ -118,14 +116,6 @@ def notes(proposal: Proposal) -> list[str]:
     if any(not figure.source and not figure.guess for figure in figures.values()):
         lines.insert(2, "figures without a source count as guesses")
     return lines
-
-
-def _better(better: Option, best: Option) -> str:
-    return (
-        f"with codec {better.choice.encoding.codec}, not yet compared with sockets: {name(better)}, "
-        f"{size(better.participant.bytes)} instead of {size(best.participant.bytes)}, "
-        f"{better.participant.days:.3g} days instead of {best.participant.days:.3g}"
-    )
 
 
 def name(option: Option) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 from hushfleet.mqtt.topics import Topics
+from hushfleet.wire.round import KEYFRAME_EVERY, ROTATED
 from planner.messages import Messages
 from planner.packets import Count, fetch, hear, hear_all, opening, send, send_all, subscribe, total, unsubscribe
 
@@ -74,10 +75,15 @@ class Traffic:
 
     @cached_property
     def catching_up(self) -> Count:
-        """For a device that joins later, or was away: the results kept, and a snapshot of the model."""
+        """For a device that joins later, or was away: the results kept, a snapshot and, on average, what came since.
+
+        The plain codec has a snapshot of the newest model, the rotated one of the last key frame.
+        """
         names, said = self.topics, self.messages
         results = hear(names.result(said.round), said.result) * RESULTS_KEPT
-        return results + self._fetched(partial(names.model, said.round, "snapshot"), said.snapshot)
+        since = (KEYFRAME_EVERY - 1) / 2 if said.encoding.codec == ROTATED else 0.0
+        deltas = self._fetched(partial(names.model, said.round, "delta"), said.delta) * since
+        return results + deltas + self._fetched(partial(names.model, said.round, "snapshot"), said.snapshot)
 
     def epoch(self) -> Count:
         """For each committee: its transcript, and a member's part in the set-up."""

@@ -21,7 +21,6 @@ from planner.costs import Training
 from planner.planner import TARGETS, Proposal, Wishes, propose
 
 ASKED = ("--model", "64-32-8", "--profile", "gateway-lte-m", "--devices", "40", "--rounds", "100")
-BOTH_CODECS = (0, 1)
 
 
 def proposal(target: str = "bytes", **changes: Any) -> Proposal:
@@ -35,7 +34,6 @@ def proposal(target: str = "bytes", **changes: Any) -> Proposal:
         "downtime": 0.05,
         "risk": 0.01,
         "epoch_rounds": 32,
-        "codecs": choices.COMPARED,
     }
     return propose(Wishes(**{**wishes, **changes}), TARGETS[target])
 
@@ -47,7 +45,7 @@ def test_what_is_recommended_keeps_every_rule_and_the_others_differ_in_one_thing
     found = proposal()
     assert found.best.against == ()
     assert found.best.privacy_failure <= 0.01
-    assert found.best.choice.encoding.name == "plain"
+    assert found.best.choice.encoding.name == "default B=5"
     for part, verdicts in found.others.items():
         assert verdicts
         for verdict in verdicts:
@@ -59,27 +57,24 @@ def test_what_is_recommended_keeps_every_rule_and_the_others_differ_in_one_thing
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_nothing_that_is_allowed_is_much_better(target: str) -> None:
-    found = proposal(target, codecs=BOTH_CODECS)
+    found = proposal(target)
     measure = found.target.measure
     allowed = [option for option in found.options if not option.against]
     assert measure(found.best) <= 1.03 * min(map(measure, allowed))
 
 
-def test_codecs_whose_bytes_were_not_compared_are_named_but_not_recommended() -> None:
-    now, later = proposal(), proposal(codecs=BOTH_CODECS)
-    assert now.better is not None
-    assert now.better.choice.encoding.codec == 1
-    assert now.better.participant.bytes < now.best.participant.bytes / 3
-    assert later.best.choice == now.better.choice
-    assert later.better is None
-    assert any("bytes of codec 1 were not compared" in verdict.why for verdict in now.others["encoding"])
+def test_what_no_coordinator_can_be_set_to_is_shown_but_not_recommended() -> None:
+    settings = {"plain", "thrift B=5", "default B=5", "fast B=6"}
+    for option in proposal().options:
+        refused = any("no setting of a coordinator" in why for why in option.against)
+        assert refused == (option.choice.encoding.name not in settings)
 
 
 def test_an_encoding_that_did_not_get_there_is_never_recommended() -> None:
-    found = proposal(devices=100, survivors=100, codecs=BOTH_CODECS)
+    found = proposal(devices=100, survivors=100)
     thrift = [option for option in found.options if option.choice.encoding.keep == 0.05]
     assert thrift
-    assert all("was not seen to reach the target" in option.against[0] for option in thrift)
+    assert all(any("was not seen to reach the target" in why for why in option.against) for option in thrift)
 
 
 def test_more_corrupt_devices_need_a_committee_that_bears_them() -> None:
