@@ -32,6 +32,8 @@ MOST_WAITING_BYTES = 2**24
 _LONGEST_TOPIC = 1024
 _BAD_USER, _NOT_AUTHORIZED, _WRONG_VERSION = 0x86, 0x87, 0x84
 _LONGEST_PAUSE = 60
+_LONGEST_CLOSING = 5.0
+"""Seconds between two attempts, and seconds that the end of a connection may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,9 @@ class LocalMqtt:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.MaximumPacketSize = LARGEST_PAYLOAD + _LONGEST_TOPIC
         client.connect_async(broker.host, broker.port, clean_start=True, properties=properties)
-        client.loop_start()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="owner's broker", daemon=True)
+        self._thread.start()
 
     @property
     def trouble(self) -> str | None:
@@ -104,10 +108,12 @@ class LocalMqtt:
         return self._trouble
 
     def listen(self, filters: frozenset[str]) -> None:
-        """Subscribe to these filters, now and after every connection; those asked for earlier stay."""
-        added, self._filters = filters - self._filters, self._filters | filters
+        """Subscribe to these filters and no others, now and after every connection."""
+        before, self._filters = self._filters, filters
         if self._connected.is_set():
-            self._subscribe(added)
+            self._subscribe(filters - before)
+            if gone := sorted(before - filters):
+                self._client.unsubscribe(gone)
 
     def take(self) -> list[Message]:
         """The messages that have arrived since the last call, in their order."""
@@ -118,14 +124,24 @@ class LocalMqtt:
 
     def close(self) -> None:
         """Disconnect."""
+        self._closed.set()
         self._client.disconnect()
-        self._client.loop_stop()
+        self._thread.join(_LONGEST_CLOSING)
 
     @property
     def _place(self) -> str:
         return f"{self._broker.host}, port {self._broker.port}"
 
-    # On the library's thread.
+    # On the thread of the connection.
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            try:
+                self._client.loop_forever(retry_first_connection=True)
+            except Exception as error:
+                # Such as a name that cannot be one of a host; the library gives up there, we do not.
+                self._trouble = f"the connection to {self._place} failed: {type(error).__name__}; correct host and port"
+            self._closed.wait(_LONGEST_PAUSE)
 
     def _on_connect(self, _: mqtt.Client, __: object, ___: object, reason: ReasonCode, ____: object) -> None:
         self._refused = reason.is_failure

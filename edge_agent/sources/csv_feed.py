@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from edge_agent.sources.catalogue import Catalogue
-from edge_agent.sources.payloads import moment, written_value
+from edge_agent.sources.payloads import as_number, moment, written_value
 from edge_agent.sources.readings import Quantity, Reading
 from edge_agent.sources.tail import Tail
 from hushfleet.configuration import did_you_mean
@@ -93,6 +93,10 @@ class CsvFeed:
             self._columns = [name.strip() for name in self._cells(self._header.removeprefix(BOM_UTF8).rstrip(b"\r\n"))]
         except MalformedError as error:
             self._columns, self._mistake = [], f"{settings.path} does not begin with a header: it holds {error}"
+            return
+        if any(as_number(name) is not None for name in self._columns):
+            # These may be measurements, which no message shows.
+            self._columns, self._mistake = [], f"{settings.path}, line 1 holds numbers; name the columns in it"
             return
         self._mistake = None
         for name in (settings.time, *settings.units):

@@ -19,6 +19,7 @@ from sparkplub_b_packets.core.sparkplug_b_pb2 import Payload
 from broker.local import HOST, LocalBroker, free_port
 from edge_agent import local_mqtt
 from edge_agent.local_mqtt import LocalBroker as Address
+from edge_agent.local_mqtt import LocalMqtt
 from edge_agent.sources.decoders.json_topics import JsonTopic
 from edge_agent.sources.mqtt import MqttFeed, MqttFeedSettings
 from edge_agent.sources.readings import Reading
@@ -290,4 +291,33 @@ def test_a_sparkplug_node_is_read_from_its_birth_on(broker: LocalBroker, device:
     wait(read, "nothing is read")
     address = "spBv1.0/Plant/Edge#Speed"
     assert found[:2] == [Reading(address, 1.7e9, -5.0), Reading(address, 1_700_000_001.0, -6.0)]
+    feed.close()
+
+
+def test_only_the_filters_asked_for_last_are_listened_to(broker: LocalBroker, device: Device) -> None:
+    link = LocalMqtt(Address(HOST, broker.port))
+
+    def hears(topic: str) -> bool:
+        device.publish(topic, b"1")
+        return any(message.topic == topic for message in link.take())
+
+    for topic in ("first", "second"):
+        link.listen(frozenset({topic, "end"}))
+        wait(partial(hears, topic), f"{topic} is not heard")
+    for topic in ("first", "end"):
+        device.publish(topic, b"last")
+    heard: list[str] = []
+
+    def ended() -> bool:
+        heard.extend(message.topic for message in link.take() if message.payload == b"last")
+        return "end" in heard
+
+    wait(ended, "the end is not heard")
+    assert heard == ["end"]
+    link.close()
+
+
+def test_a_name_that_is_none_is_told_and_does_not_end_the_feed() -> None:
+    feed = MqttFeedSettings(broker=Address("a" * 70 + ".example"), json=(JsonTopic("#"),)).open(None)
+    wait(partial(tells, feed, "correct host and port"), "no trouble is told")
     feed.close()

@@ -154,6 +154,12 @@ def test_headers_that_do_not_fit_are_told(tmp_path: Path) -> None:
     assert found(feed) == []
     assert f"{path} has no column 'tiem'; did you mean 'time'?" == feed.trouble
     feed.close()
+    append(tmp_path / "bare.csv", "1700000000,4711\n")
+    feed = CsvFeedSettings(tmp_path / "bare.csv", time="time").open(None)
+    assert found(feed) == []
+    assert feed.trouble == f"{tmp_path / 'bare.csv'}, line 1 holds numbers; name the columns in it"
+    assert feed.quantities() == []
+    feed.close()
     with pytest.raises(ConfigurationError, match="one character"):
         CsvFeedSettings(path, separator="::")
 

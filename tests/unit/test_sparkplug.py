@@ -191,8 +191,9 @@ def test_a_network_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MalformedError, match="more than 2 Sparkplug nodes"):
         Node(decoder, "c").birth(0)
     known = Node(decoder, "a")
-    known.birth(0, *((f"x{number}", number, MetricDataType.Float, 1.0) for number in range(2)))
-    with pytest.raises(MalformedError, match="more than 3 metrics"):
+    known.birth(0, ("x", 1, MetricDataType.Float, 1.0))
+    known.send("DBIRTH", content(), "C")
+    with pytest.raises(MalformedError, match="more than 3 devices and metrics"):
         known.send(
             "DBIRTH", content(*((f"y{number}", 9 + number, MetricDataType.Float, 1.0) for number in range(2))), "D"
         )

@@ -16,7 +16,7 @@ from hushfleet.errors import MalformedError
 
 MOST_NODES = 256
 MOST_METRICS = 4096
-"""Edge nodes of one feed, metrics of one node."""
+"""Edge nodes of one feed, devices and metrics of one node."""
 
 _NAMESPACE = "spBv1.0"
 _NODE_TYPES = ("NBIRTH", "NDATA", "NDEATH")
@@ -133,17 +133,14 @@ def _forget(node: _Node, device: str) -> None:
 
 
 def _learn(node: _Node, device: str, place: str, metrics: Any) -> list[Quantity]:
+    known = sum(1 + len(names) for names in node.names.values())
+    read = [one for one in metrics if _is_read(one.datatype) and not one.name.startswith((_BD_SEQ, *_CONTROLS))]
+    if known + 1 + len(read) > MOST_METRICS:
+        raise MalformedError(f"more than {MOST_METRICS} devices and metrics of a Sparkplug node")
     names = node.names.setdefault(device, {})
-    known = sum(map(len, node.names.values()))
     quantities = []
-    for metric in metrics:
-        kind = metric.datatype
-        if metric.name == _BD_SEQ or metric.name.startswith(_CONTROLS) or not _is_read(kind):
-            continue
-        if known >= MOST_METRICS:
-            raise MalformedError(f"more than {MOST_METRICS} metrics of a Sparkplug node")
-        known += 1
-        names[metric.name] = found = _Metric(f"{place}#{metric.name}", kind)
+    for metric in read:
+        names[metric.name] = found = _Metric(f"{place}#{metric.name}", metric.datatype)
         if metric.HasField("alias"):
             node.aliases[metric.alias] = found
         quantities.append(_quantity(found, metric))
