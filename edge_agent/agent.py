@@ -2,17 +2,19 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nacl.utils import random
 
 from edge_agent.byte_ledger import ByteLedger
 from edge_agent.collector import Collector
 from edge_agent.context import Context
+from edge_agent.decisions import Decisions
 from edge_agent.device import Device
+from edge_agent.inference import Model
 from edge_agent.limits import Limits
 from edge_agent.settings import AgentSettings
 from edge_agent.sources.csv import CsvRows
@@ -36,6 +38,9 @@ from hushfleet.trust import Trust
 from hushfleet.wire.documents import MEMBER, PARTICIPANT, Cert, Certificate, ModelSpec
 from hushfleet.wire.framing import Frame, Identity
 from hushfleet.wire.schema import Schema
+
+if TYPE_CHECKING:
+    from hushfleet.learning.local import Evaluation
 
 
 def load_bundle(settings: AgentSettings) -> Bundle:
@@ -145,6 +150,7 @@ class Agent:
         self._readings = open_readings(settings)
         self._bench = WorkBench(source_of(settings, self._readings))
         self._collector: Collector | None = None
+        self._decisions: Decisions | None = None
         self._score: dict[str, object] = {}
         self._counted = (0, 0)
         link, schedule = link_of(settings, self._bundle, self._vault), profile_of(settings, self._bundle).schedule
@@ -172,9 +178,7 @@ class Agent:
         bundle, profile = self._bundle, profile_of(self._settings, self._bundle)
         self._service.journal.write("start", device=bundle.name, index=bundle.index, version=__version__)
         online = {"state": "online", "version": __version__, "profile": profile.name}
-        if self._settings.sensors and self._readings:
-            feeds, journal = self._settings.feeds, self._service.journal
-            self._collector = Collector(feeds, self._settings.sensors, self._readings, journal)
+        self._open_sensors()
         try:
             self._service.run(
                 lambda device, now: device.start(bundle.root, bundle.certificate, now), json.dumps(online).encode()
@@ -182,8 +186,21 @@ class Agent:
         finally:
             if self._collector:
                 self._collector.close()
+            if self._decisions:
+                self._decisions.close()
             self._bytes.close()
             self._vault.close()
+
+    def _open_sensors(self) -> None:
+        settings, journal, bundle = self._settings, self._service.journal, self._bundle
+        if settings.sensors is None or self._readings is None:
+            return
+        if settings.decisions:
+            unique = f"hushfleet_{bundle.fleet.hex()[:16]}_{bundle.index}"
+            sensors = Sensors(settings.sensors, self._readings)
+            self._decisions = Decisions(settings.decisions, sensors, bundle.name, unique, journal)
+        after = self._decisions.step if self._decisions else lambda _: None
+        self._collector = Collector(settings.feeds, settings.sensors, self._readings, journal, after)
 
     def _describe(self, device: Device) -> dict[str, object]:
         return {
@@ -195,6 +212,7 @@ class Agent:
             "score": self._score or None,
             "sits_out": device.sits_out(time.time()),
             "sensors": self._collector.view() if self._collector else None,
+            "decisions": self._decisions.view() if self._decisions else None,
         }
 
     def _perform(self, action: Any) -> None:
@@ -212,8 +230,11 @@ class Agent:
                     ),
                     lambda why: runner.post(lambda device, _: device.on_training_failed(plan_hash, why)),
                 )
-            case Score():
-                self._bench.score(action, model, schema, self._scored)
+            case Score(version=version, flat=flat):
+                ready = Model(version, flat.copy(), model.layers)
+                at_work = self._decisions.at_work() if self._decisions else None
+                flats = [ready.flat, *([at_work.flat] if at_work and len(at_work.flat) == len(flat) else [])]
+                self._bench.score(flats, model, schema, lambda found, head: self._scored(ready, schema, found, head))
             case Ended():
                 self._tell(action)
 
@@ -231,11 +252,16 @@ class Agent:
             bytes_received=self._counted[1] - received,
         )
 
-    def _scored(self, version: int, evaluation: Any, head: Head) -> None:
-        rows = evaluation.evaluated
-        accuracy = evaluation.correct / rows if head == "softmax" else None
-        self._score = {"version": version, "rows": rows, "accuracy": accuracy, "loss": evaluation.loss_sum / rows}
-        self._service.journal.write("score", **self._score)
+    def _scored(self, model: Model, schema: Schema | None, found: Sequence["Evaluation"], head: Head) -> None:
+        """Tell how a new version does on this device's own rows; `found` has that of the one at work as well."""
+        losses = [evaluation.loss_sum / evaluation.evaluated for evaluation in found]
+        if found:
+            rows, correct = found[0].evaluated, found[0].correct
+            accuracy = correct / rows if head == "softmax" else None
+            self._score = {"version": model.version, "rows": rows, "accuracy": accuracy, "loss": losses[0]}
+            self._service.journal.write("score", **self._score)
+        if self._decisions and schema:
+            self._decisions.use(model, schema, losses)
 
 
 def open_readings(settings: AgentSettings) -> ReadingStore | None:

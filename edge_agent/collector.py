@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from edge_agent.sources.feeds import FeedSettings
@@ -14,8 +14,8 @@ from edge_agent.sources.store import ReadingStore
 from hushfleet.errors import ConfigurationError, HushfleetError
 from hushfleet.journal import Journal
 
-_PAUSE = 0.2
-"""Seconds between two looks at the feeds."""
+_PAUSE = 0.01
+"""Seconds between two looks at the feeds: what a score may be late."""
 _NO_NUMBER = "a text that the settings give no number"
 
 
@@ -27,15 +27,22 @@ class Collector:
         sensors: which of their quantities are kept, and under which names.
         store: where; it is closed with the collector.
         journal: told what hinders it, once, and when that is over.
+        after: what else is done after each look at the feeds.
 
     Raises:
         ConfigurationError: a feed cannot be opened.
     """
 
     def __init__(
-        self, feeds: Sequence[FeedSettings], sensors: SensorSettings, store: ReadingStore, journal: Journal
+        self,
+        feeds: Sequence[FeedSettings],
+        sensors: SensorSettings,
+        store: ReadingStore,
+        journal: Journal,
+        after: Callable[[float], None],
     ) -> None:
         self._label, self._channels, self._store, self._journal = sensors.label, sensors.addresses(), store, journal
+        self._after = after
         self._unfit: Counter[str] = Counter()
         self._kept: Counter[str] = Counter()
         self._newest: dict[str, float] = {}
@@ -85,6 +92,12 @@ class Collector:
             self._tell("readings", str(error))
         else:
             self._tell("readings", None)
+        try:
+            self._after(now)
+        except HushfleetError as error:
+            self._tell("decisions", str(error))
+        else:
+            self._tell("decisions", None)
 
     def _take(self, reading: Reading) -> None:
         for channel in self._channels.get(reading.address, ()):

@@ -62,10 +62,11 @@ class LocalBroker:
 
 
 class LocalMqtt:
-    """A subscriber that connects, and connects again, until it is closed.
+    """A client that connects, and connects again, until it is closed.
 
     Args:
         broker: where to connect.
+        will: topic and payload that the broker is to retain when the connection breaks.
 
     Attributes:
         dropped: how many messages were dropped, by reason.
@@ -74,10 +75,11 @@ class LocalMqtt:
         ConfigurationError: the password or the certificates cannot be read.
     """
 
-    def __init__(self, broker: LocalBroker) -> None:
+    def __init__(self, broker: LocalBroker, will: tuple[str, bytes] | None = None) -> None:
         self.dropped: Counter[str] = Counter()
         self._broker = broker
         self._filters: frozenset[str] = frozenset()
+        self._kept: dict[str, bytes] = {}
         self._refused = False
         self._trouble: str | None = f"not connected to {self._place} yet"
         self._connected = threading.Event()
@@ -89,6 +91,8 @@ class LocalMqtt:
             client.username_pw_set(broker.user, _password(broker.password_file))
         if broker.ca is not None:
             client.tls_set_context(_context(broker.ca))
+        if will is not None:
+            client.will_set(will[0], will[1], qos=1, retain=True)
         client.reconnect_delay_set(1, _LONGEST_PAUSE)
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail
@@ -122,6 +126,19 @@ class LocalMqtt:
             self._waiting_bytes = 0
         return list(taken)
 
+    def say(self, topic: str, payload: bytes) -> bool:
+        """Publish something that is of no use later; whether there is a connection."""
+        if not self._connected.is_set():
+            return False
+        self._client.publish(topic, payload, qos=0)
+        return True
+
+    def keep(self, topic: str, payload: bytes) -> None:
+        """Have the broker retain something, now and after every connection: it may have lost it meanwhile."""
+        self._kept[topic] = payload
+        if self._connected.is_set():
+            self._client.publish(topic, payload, qos=1, retain=True)
+
     def close(self) -> None:
         """Disconnect."""
         self._closed.set()
@@ -151,6 +168,8 @@ class LocalMqtt:
         self._trouble = None
         self._connected.set()
         self._subscribe(self._filters)
+        for topic, payload in list(self._kept.items()):
+            self._client.publish(topic, payload, qos=1, retain=True)
 
     def _on_connect_fail(self, *_: object) -> None:
         self._trouble = f"no broker answers at {self._place}; start it, or correct host, port and ca of this feed"

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from edge_agent.decisions import DecisionSettings
 from edge_agent.sources.csv import CsvSource
 from edge_agent.sources.feeds import FeedSettings
 from edge_agent.sources.sensors import SensorSettings
@@ -31,6 +32,7 @@ class AgentSettings:
         source: the device's own rows, from a file; a device without rows is a committee member alone.
         sensors: instead, what of the feeds' readings becomes rows.
         feeds: where sensor readings come from, and which of them are read; `[[feed]]` in the file.
+        decisions: where the live model's scores are told, if they are.
         broker: where the broker is.
         log: `text` or `json` lines on standard error.
     """
@@ -42,11 +44,14 @@ class AgentSettings:
     source: CsvSource | None = None
     sensors: SensorSettings | None = None
     feeds: Annotated[tuple[FeedSettings, ...], Key("feed")] = ()
+    decisions: DecisionSettings | None = None
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     log: Literal["text", "json"] = "text"
 
     def __post_init__(self) -> None:
         if self.source and self.sensors:
             raise ConfigurationError("rows come from [source] or from [sensors], not from both; take one of them out")
+        if self.decisions and not self.sensors:
+            raise ConfigurationError("[decisions] needs [sensors]: what is scored are windows of readings")
         if self.sensors and not self.feeds:
             raise ConfigurationError("[sensors] needs a [[feed]]; hushfleet agent discover shows what one has")

@@ -1,13 +1,13 @@
 """Training and scoring on the device's own rows, beside the roles: one job at a time on a thread of its own."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from edge_agent.sources.rows import Head, LocalData, Source
-from edge_agent.work import Score, Train
+from edge_agent.work import Train
 from hushfleet.errors import ConfigurationError, HushfleetError
 from hushfleet.wire.documents import ModelSpec
 from hushfleet.wire.schema import Schema
@@ -93,19 +93,24 @@ class WorkBench:
         return result.delta, report
 
     def score(
-        self, work: Score, model: ModelSpec, schema: Schema | None, done: Callable[[int, "Evaluation", Head], None]
+        self,
+        flats: Sequence["NDArray[np.float32]"],
+        model: ModelSpec,
+        schema: Schema | None,
+        done: Callable[[Sequence["Evaluation"], Head], None],
     ) -> None:
-        """Score a model version on the rows kept aside; `done` is called on the bench's thread if there are any."""
+        """Score models on the rows kept aside; `done` is told on the bench's thread, nothing if there are no rows."""
 
         def job() -> None:
             try:
                 data = self.rows(model, schema)
-                rows = data.evaluation
-                if len(rows):
-                    done(work.version, self.trainer(model, data.head).evaluate(work.flat, rows.x, rows.y), data.head)
+                rows, trainer = data.evaluation, self.trainer(model, data.head)
+                found = [trainer.evaluate(flat, rows.x, rows.y) for flat in flats] if len(rows) else []
             except HushfleetError:
                 # Why the rows are unfit is said by training, or by `agent check`.
-                return
+                done([], "softmax")
+            else:
+                done(found, data.head)
 
         if self._source is not None:
             self._jobs.put(job)

@@ -1,5 +1,6 @@
 """A device's rows made of its sensors' readings: the schema's channels, cleaned, in windows, with their targets."""
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -143,9 +144,9 @@ class Sensors:
         import numpy as np
 
         series, counts = self.series(schema, now)
-        holds = [HOLD_SAMPLES / schema.rate if one.hold is None else one.hold for one in self.settings.mapped(schema)]
-        begins = [one.times[0] for one in series if len(one)]
-        grid = resample(schema, series, holds, max(begins, default=now), now)
+        holds = self._holds(schema)
+        begin = max((one.times[0] for one in series if len(one)), default=now)
+        grid = resample(schema, series, holds, math.ceil(begin * schema.rate), math.ceil(now * schema.rate))
         found = windows(schema, grid)
         y, known = self._targets(schema, grid, found)
         measured = grid.measured.mean(axis=1) if grid.measured.shape[1] else np.zeros(len(schema.channels))
@@ -158,12 +159,36 @@ class Sensors:
             int((~known).sum()),
         )
 
-    def series(self, schema: Schema, now: float) -> tuple[list[Series], list[Counts]]:
-        """Every channel's readings that are used, in the schema's unit and order, and what was left out."""
+    def newest(self, schema: Schema, now: float, after: int | None) -> "tuple[int, NDArray[np.float32] | None] | None":
+        """The newest window that is over, if it is not the one that ended with the sample of the number `after`.
+
+        Returns:
+            The number of its last sample, and its values as in `Windows.x`, None if too much of it had to be imputed.
+        """
+        # A sample's cell is over half a sample after it.
+        last = math.floor(now * schema.rate - 0.5)
+        last -= (last - schema.samples + 1) % schema.step
+        if last == after:
+            return None
+        holds, first = self._holds(schema), last - schema.samples + 1
+        series, _ = self.series(schema, now, (first - 1) / schema.rate - max(holds))
+        found = windows(schema, resample(schema, series, holds, first, last + 1))
+        return last, found.x[0] if len(found.x) else None
+
+    def _holds(self, schema: Schema) -> list[float]:
+        return [HOLD_SAMPLES / schema.rate if one.hold is None else one.hold for one in self.settings.mapped(schema)]
+
+    def series(self, schema: Schema, now: float, since: float | None = None) -> tuple[list[Series], list[Counts]]:
+        """Every channel's readings that are used, in the schema's unit and order, and what was left out.
+
+        Args:
+            since: seconds since 1970: of what is older not everything need be there; all that is kept without it.
+        """
+        kept = now - self.settings.keep.days * 86_400
         found = []
         for one, channel in zip(self.settings.mapped(schema), schema.channels, strict=True):
             factor, offset = conversion_of(one, channel)
-            times, values = self.store.readings(one.name, now - self.settings.keep.days * 86_400)
+            times, values = self.store.readings(one.name, kept if since is None else since)
             found.append(clean(times, values * factor + offset, channel.low, channel.high, one.cleaning, now))
         return [series for series, _ in found], [counts for _, counts in found]
 

@@ -5,7 +5,6 @@ sample is the mean of the readings of its own cell; without any, the last readin
 else it is imputed by the last value there was, or by the middle of the channel's range.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -59,18 +58,17 @@ def scaled(values: "NDArray[np.float64]", channel: Channel) -> "NDArray[np.float
     return ((values - channel.low) / (channel.high - channel.low) * 2 - 1).astype(np.float32)
 
 
-def resample(schema: Schema, series: Sequence["Series"], holds: Sequence[float], begin: float, end: float) -> Grid:
+def resample(schema: Schema, series: Sequence["Series"], holds: Sequence[float], first: int, last: int) -> Grid:
     """Every channel on the schema's grid.
 
     Args:
         series: of each channel, in the schema's order.
         holds: of each channel: seconds for which a reading stands for what comes after it.
-        begin, end: seconds since 1970; samples from the one at or after `begin` to the last before `end`.
+        first, last: numbers of the first sample, and of the one after the last.
     """
     import numpy as np
 
-    last = math.ceil(end * schema.rate)
-    first = max(math.ceil(begin * schema.rate), last - LARGEST_CELL_COUNT // len(schema.channels))
+    first = max(first, last - LARGEST_CELL_COUNT // len(schema.channels))
     count = max(0, last - first)
     values = np.empty((len(series), count), np.float32)
     measured = np.empty((len(series), count), bool)

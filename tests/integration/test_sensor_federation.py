@@ -6,7 +6,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
@@ -68,10 +69,39 @@ address = "house/{name}#/temperature"
 unit = "degF"
 hold = 60
 
+[decisions]
+broker = {{ host = "{HOST}", port = {self.owner_port} }}
+
 [sensors.label]
 address = "house/{name}#/people"
 values = {{ 0 = "empty", 1 = "one", 2 = "some", 3 = "full" }}
 """
+
+
+class Listener:
+    """Another program of the owner's, such as Home Assistant: what stands on each topic, and how often it came."""
+
+    def __init__(self, port: int) -> None:
+        self.said: dict[str, list[bytes]] = defaultdict(list)
+        self._changed = threading.Condition()
+        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+        self.client.on_message = lambda _, __, message: self._heard(message.topic, bytes(message.payload))
+        self.client.connect(HOST, port)
+        self.client.subscribe([("hushfleet/#", 0), ("homeassistant/device/#", 0)])
+        self.client.loop_start()
+
+    def _heard(self, topic: str, payload: bytes) -> None:
+        with self._changed:
+            self.said[topic].append(payload)
+            self._changed.notify_all()
+
+    def wait_for(self, what: Callable[[dict[str, list[bytes]]], bool]) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: what(self.said), DEADLINE), sorted(self.said)
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
 
 
 class Rooms:
@@ -123,7 +153,7 @@ def owner_broker(tmp_path: Path) -> Iterator[LocalBroker]:
 def test_sensor_messages_become_rows_and_rounds(tmp_path: Path, owner_broker: LocalBroker) -> None:
     SensorFleet.owner_port = owner_broker.port
     with SensorFleet(tmp_path / "all", rounds={"collect": 8}) as fleet:
-        rooms = Rooms(owner_broker.port, fleet.devices)
+        rooms, home = Rooms(owner_broker.port, fleet.devices), Listener(owner_broker.port)
         try:
             fleet.bring_back(COORDINATOR, *fleet.devices)
             # Nobody has rows yet: every device says so, and the first rounds come to nothing.
@@ -132,11 +162,30 @@ def test_sensor_messages_become_rows_and_rounds(tmp_path: Path, owner_broker: Lo
             fleet.wait_for(COORDINATOR, "round", outcome="applied")
             scored = fleet.wait_for(fleet.devices[0], "score")
             assert 0 < scored["rows"] < 20
+            name = fleet.devices[0]
+            state, there = f"hushfleet/{name}/state", f"hushfleet/{name}/availability"
+            home.wait_for(lambda said: len(said[state]) > 1 and json.loads(said[state][-1])["model"] > 0)
+            told = json.loads(home.said[state][-1])
+            assert told["value"] in STATES
+            assert 0.25 <= told["confidence"] <= 1
+            (config,) = (topic for topic in home.said if topic.endswith(f"_{fleet.index(name)}/config"))
+            assert json.loads(home.said[config][0])["state_topic"] == state
+            # Home Assistant starts again, and learns of all devices again; a device that dies is offline.
+            times = len(home.said[config])
+            home.client.publish("homeassistant/status", b"online")
+            home.wait_for(lambda said: len(said[config]) > times)
+            assert home.said[there][-1] == b"online"
+            fleet.kill(name)
+            home.wait_for(lambda said: said[there][-1] == b"offline")
             assert fleet.stop("part-2") == [0]
+            home.wait_for(lambda said: said["hushfleet/part-2/availability"][-1] == b"offline")
             tested = hushfleet("agent", "test", fleet.configuration("part-2"), "--seconds", "4")
         finally:
             rooms.close()
-        status = json.loads((fleet.state(fleet.devices[0]) / "status.json").read_text())["sensors"]
+            home.close()
+        status = json.loads((fleet.state("part-2") / "status.json").read_text())
+        assert status["decisions"]["told"] > 0
+        status = status["sensors"]
         assert status["kept"]["co2"] >= 300
         assert status["kept"]["label/full"] > 0
         assert (status["dropped"], status["trouble"]) == ({}, {})

@@ -14,6 +14,7 @@ import click
 import pytest
 
 from coordinator.settings import CoordinatorSettings
+from edge_agent.decisions import DecisionSettings
 from edge_agent.settings import AgentSettings
 from edge_agent.sources.feeds import FeedSettings
 from edge_agent.sources.sensors import SensorSettings
@@ -35,6 +36,7 @@ class InAgent:
 
     feeds: Annotated[tuple[FeedSettings, ...], Key("feed")] = ()
     sensors: SensorSettings | None = None
+    decisions: DecisionSettings | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +189,7 @@ def keys(settings: type[Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for column in dataclasses.fields(settings):
         hint = get_type_hints(settings)[column.name]
-        if is_array_of_tables(hint) or column.name == "sensors":
+        if is_array_of_tables(hint) or column.name in ("sensors", "decisions"):
             continue
         (hint,) = (
             [choice for choice in get_args(hint) if choice is not NoneType] if NoneType in get_args(hint) else [hint]

@@ -1,5 +1,6 @@
 """From readings to windows: the grid, what is measured and what imputed, targets."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.sources.quality import Series
-from edge_agent.sources.windows import forecasts, resample, windows
+from edge_agent.sources.windows import Grid, forecasts, windows
+from edge_agent.sources.windows import resample as on_grid
 from hushfleet.wire.schema import Channel, Schema
 
 EVEN = 1_800_000_000.0
@@ -25,6 +27,10 @@ def schema(channels: int = 2, **changed: Any) -> Schema:
 
 def series(times: list[float], values: list[float]) -> Series:
     return Series(EVEN + np.array(times, np.float64), np.array(values, np.float64))
+
+
+def resample(rules: Schema, found: list[Series], holds: list[float], begin: float, end: float) -> Grid:
+    return on_grid(rules, found, holds, math.ceil(begin * rules.rate), math.ceil(end * rules.rate))
 
 
 def every_second(count: int, value: float = 5.0) -> Series:

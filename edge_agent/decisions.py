@@ -1,0 +1,108 @@
+"""The live model at work: each new window is scored and told on the owner's broker."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from edge_agent.inference import OFFLINE, ONLINE, Model, Topics, discovery, is_better_left, score
+from edge_agent.local_mqtt import LocalBroker, LocalMqtt
+from edge_agent.sources.sensors import Sensors
+from hushfleet.errors import ConfigurationError
+from hushfleet.journal import Journal
+from hushfleet.wire.schema import Schema
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionSettings:
+    """`[decisions]`: where the live model's scores are told.
+
+    Attributes:
+        broker: the owner's.
+        topic: what all topics of scores begin with.
+        discovery: the prefix of Home Assistant's discovery topics; empty for none.
+    """
+
+    broker: LocalBroker = field(default_factory=LocalBroker)
+    topic: str = "hushfleet"
+    discovery: str = "homeassistant"
+
+    def __post_init__(self) -> None:
+        for name in (self.topic, self.discovery):
+            if name.startswith("/") or name.endswith("/") or {"+", "#", "$", "\0"} & set(name):
+                raise ConfigurationError(f"{name!r} cannot begin a topic; use words with / between them")
+        if not self.topic:
+            raise ConfigurationError("topic is empty; leave it out for hushfleet")
+
+
+class Decisions:
+    """Scores the newest window with the newest model that is fit for it. `step` belongs to one thread.
+
+    Args:
+        settings: where to tell it.
+        sensors: the readings.
+        name: the device's.
+        unique: what no other device of any fleet has.
+        journal: told of models that are not put to work.
+
+    Raises:
+        ConfigurationError: the broker's password or certificates cannot be read.
+    """
+
+    def __init__(self, settings: DecisionSettings, sensors: Sensors, name: str, unique: str, journal: Journal) -> None:
+        self._sensors, self._journal = sensors, journal
+        self._topics = Topics(settings.topic, settings.discovery, name, unique)
+        self._work: tuple[Model, Schema] | None = None
+        self._told = 0
+        self._last: int | None = None
+        self._announced: Schema | None = None
+        self._link = LocalMqtt(settings.broker, (self._topics.availability, OFFLINE.encode()))
+        self._link.keep(self._topics.availability, ONLINE.encode())
+        if self._topics.birth:
+            self._link.listen(frozenset([self._topics.birth]))
+
+    def at_work(self) -> Model | None:
+        """The version that scores windows now."""
+        return self._work[0] if self._work else None
+
+    def use(self, model: Model, schema: Schema, losses: Sequence[float]) -> None:
+        """Put a new version to work from the next window on, unless it is much worse here than the one before.
+
+        Args:
+            losses: mean losses on this device's own rows, of the version and of the one that is at work; or none.
+        """
+        before = self.at_work()
+        if before and len(losses) == 2 and is_better_left(*losses):
+            self._journal.write("model-left", version=model.version, stays=before.version)
+        else:
+            self._work = model, schema
+
+    def step(self, now: float) -> None:
+        """Score the newest window, if it is a new one."""
+        if (work := self._work) is None:
+            return
+        model, schema = work
+        self._announce(schema)
+        found = self._sensors.newest(schema, now, self._last)
+        if found is None:
+            return
+        self._last, window = found
+        said = score(schema, model, window) if window is not None else None
+        if said is not None and self._link.say(self._topics.state, json.dumps(said).encode()):
+            self._told += 1
+
+    def _announce(self, schema: Schema) -> None:
+        """Tell Home Assistant what there is, again whenever it says that it has started."""
+        born = any(message.payload == ONLINE.encode() for message in self._link.take())
+        if self._topics.birth and (born or schema is not self._announced):
+            self._announced = schema
+            self._link.keep(self._topics.config, discovery(schema, self._topics))
+
+    def view(self) -> dict[str, object]:
+        """For the status."""
+        model = self.at_work()
+        return {"model": model.version if model else None, "told": self._told, "trouble": self._link.trouble}
+
+    def close(self) -> None:
+        """Say goodbye."""
+        self._link.keep(self._topics.availability, OFFLINE.encode())
+        self._link.close()

@@ -1,0 +1,153 @@
+"""What the live model says of the newest window, and how Home Assistant learns of it. No I/O, no clock.
+
+A score is one JSON object on `{topic}/{device}/state`; availability is a word on `{topic}/{device}/availability`. Both
+are announced by Home Assistant's device discovery, one retained message on
+`{discovery}/device/hushfleet_{fleet}_{index}/config` (home-assistant.io/integrations/mqtt, "device discovery").
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hushfleet import __version__
+from hushfleet.wire.schema import ANOMALY, CLASSES, FORECAST, Schema
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hushfleet.learning.layers import LayerLike
+
+ONLINE, OFFLINE = "online", "offline"
+WORSE = 2.0
+"""A new version whose loss on the device's own rows is so many times the one before is not put to work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One version of the live model, as it is put to work.
+
+    Attributes:
+        version: its number.
+        flat: float32[d]; not to be changed.
+        layers: the model spec's.
+    """
+
+    version: int
+    flat: "NDArray[np.float32]" = field(repr=False)
+    layers: "Sequence[LayerLike]"
+
+
+def is_better_left(loss: float, before: float) -> bool:
+    """Whether a version with this mean loss on the device's own rows is better left for the one before it.
+
+    The fleet's model is other devices' work too: what it says here is judged here.
+    """
+    return not loss <= max(WORSE * before, before + 0.1)
+
+
+def score(schema: Schema, model: Model, window: "NDArray[np.float32]") -> dict[str, Any] | None:
+    """What the model says of one window, float32[inputs]; None if that is no number.
+
+    `value` is the class's name, the number or the forecast in the channel's unit, or how unlike the window is what the
+    model makes of it (mean squared difference, on the scale of the channels' ranges). Classes have a `confidence`.
+    """
+    import numpy as np
+
+    from hushfleet.learning.layers import forward
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        out = forward(model.flat, model.layers, window[None, :])[0].astype(np.float64)
+        if not np.isfinite(out).all():
+            return None
+        if schema.task == CLASSES:
+            shares = np.exp(out - out.max())
+            shares /= shares.sum()
+            best = int(out.argmax())
+            said: dict[str, Any] = {"value": schema.classes[best], "confidence": round(float(shares[best]), 4)}
+        elif schema.task == ANOMALY:
+            said = {"value": float(f"{np.mean((out - window) ** 2):.6g}")}
+        elif schema.task == FORECAST:
+            channel = schema.channels[schema.target]
+            value = (out[0] + 1) / 2 * (channel.high - channel.low) + channel.low
+            said = {"value": float(f"{value:.6g}"), "ahead": round(schema.horizon / schema.rate, 3)}
+        else:
+            said = {"value": float(f"{out[0]:.6g}")}
+    return {**said, "model": model.version}
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Where this device speaks on the owner's broker.
+
+    Args:
+        base: what all its topics begin with.
+        discovery: the prefix of Home Assistant's discovery; empty for none.
+        device: its name.
+        unique: what no other device of any fleet has.
+    """
+
+    base: str
+    discovery: str
+    device: str
+    unique: str
+
+    @property
+    def state(self) -> str:
+        """Of scores."""
+        return f"{self.base}/{self.device}/state"
+
+    @property
+    def availability(self) -> str:
+        """Of `online` and `offline`."""
+        return f"{self.base}/{self.device}/availability"
+
+    @property
+    def birth(self) -> str:
+        """Where Home Assistant says that it has started; empty without discovery."""
+        return f"{self.discovery}/status" if self.discovery else ""
+
+    @property
+    def config(self) -> str:
+        """Of the discovery message."""
+        return f"{self.discovery}/device/{self.unique}/config"
+
+
+def discovery(schema: Schema, topics: Topics) -> bytes:
+    """The discovery message: sensors for what is told, for the confidence of classes, and for the model's version."""
+    told: dict[str, Any] = {"value_template": "{{ value_json.value }}"}
+    if schema.task == CLASSES:
+        told |= {"name": "Class", "device_class": "enum", "options": list(schema.classes)}
+    elif schema.task == FORECAST:
+        channel = schema.channels[schema.target]
+        told |= {"name": f"{channel.name} ahead", "unit_of_measurement": _shown(channel.unit)}
+    else:
+        told["name"] = "Unlikeness" if schema.task == ANOMALY else "Value"
+    components = {"told": told}
+    if schema.task == CLASSES:
+        template = "{{ (value_json.confidence * 100) | round(1) }}"
+        components["confidence"] = {"name": "Confidence", "unit_of_measurement": "%", "value_template": template}
+        components["confidence"]["entity_category"] = "diagnostic"
+    components["model"] = {"name": "Model version", "value_template": "{{ value_json.model }}"}
+    components["model"] |= {"entity_category": "diagnostic"}
+    return json.dumps(
+        {
+            # This device's identity alone: one that is shared would make two devices one.
+            "device": {"identifiers": [topics.unique], "name": topics.device, "manufacturer": "hushfleet"},
+            "origin": {"name": "hushfleet", "sw_version": __version__},
+            "components": {
+                key: {"platform": "sensor", "unique_id": f"{topics.unique}_{key}", **component}
+                for key, component in components.items()
+            },
+            "state_topic": topics.state,
+            "availability_topic": topics.availability,
+            "qos": 1,
+        },
+        separators=(",", ":"),
+    ).encode()
+
+
+def _shown(unit: str) -> str:
+    """A schema's ASCII unit as Home Assistant writes it."""
+    return {"degC": "°C", "degF": "°F", "m/s2": "m/s²", "ug/m3": "µg/m³", "deg": "°", "1": ""}.get(unit, unit)

@@ -1,0 +1,105 @@
+"""What the model says of a window, and how it is announced."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_agent.decisions import DecisionSettings
+from edge_agent.inference import Model, Topics, discovery, is_better_left, score
+from hushfleet.errors import ConfigurationError
+from hushfleet.learning.layers import Dense
+from hushfleet.wire.schema import Channel, Schema
+
+TOPICS = Topics("hushfleet", "homeassistant", "gateway-7", "hushfleet_00ff_7")
+
+
+def schema(**changed: Any) -> Schema:
+    """Two samples of one channel, 0 to 100 degrees."""
+    windows = {"rate": 0.1, "samples": 2, "step": 1, "missing": 0.0, "mask": 0}
+    task: dict[str, Any] = {"task": "classes", "classes": ("cold", "hot"), "target": 0, "horizon": 0}
+    channels = (Channel("temperature", "degC", 0.0, 100.0),)
+    return Schema(bytes(16), 0, 1, 1, bytes(32), channels, **(windows | task | changed))
+
+
+def model(weights: list[list[float]], biases: list[float]) -> Model:
+    """One dense layer."""
+    flat = np.array([*np.ravel(weights), *biases], np.float32)
+    return Model(9, flat, (Dense(len(weights), len(biases)),))
+
+
+WINDOW = np.array([0.5, -0.5], np.float32)
+
+
+def test_classes_have_a_name_and_a_confidence() -> None:
+    said = score(schema(), model([[1.0, 0.0], [0.0, 0.0]], [0.0, 2.0]), WINDOW)
+    assert said == {"value": "hot", "confidence": round(1 / (1 + np.exp(-1.5)), 4), "model": 9}
+
+
+def test_a_number_is_told_as_it_is() -> None:
+    assert score(schema(task="value", classes=()), model([[2.0], [0.0]], [21.0]), WINDOW) == {"value": 22.0, "model": 9}
+
+
+def test_a_forecast_is_in_the_channels_unit_and_says_how_far_ahead() -> None:
+    said = score(schema(task="forecast", classes=(), horizon=3), model([[1.0], [0.0]], [0.0]), WINDOW)
+    assert said == {"value": 75.0, "ahead": 30.0, "model": 9}
+
+
+def test_an_anomaly_is_how_unlike_the_window_is_what_the_model_makes_of_it() -> None:
+    same, other = [[1.0, 0.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]
+    anomaly = schema(task="anomaly", classes=())
+    assert score(anomaly, model(same, [0.0, 0.0]), WINDOW) == {"value": 0.0, "model": 9}
+    assert score(anomaly, model(other, [0.0, 0.0]), WINDOW) == {"value": 0.25, "model": 9}
+
+
+@pytest.mark.parametrize("task", ["classes", "value"])
+def test_what_is_no_number_is_not_told(task: str) -> None:
+    outputs = 2 if task == "classes" else 1
+    broken = model([[float("nan")] * outputs, [0.0] * outputs], [0.0] * outputs)
+    assert score(schema(task=task, classes=("cold", "hot") if task == "classes" else ()), broken, WINDOW) is None
+
+
+@pytest.mark.parametrize(
+    ("loss", "before", "left"),
+    [
+        (0.5, 0.5, False),
+        (1.0, 0.5, False),
+        (1.01, 0.5, True),
+        (0.1, 0.0, False),
+        (0.11, 0.0, True),
+        (float("nan"), 1.0, True),
+    ],
+)
+def test_a_version_that_is_much_worse_here_is_left(loss: float, before: float, left: bool) -> None:
+    assert is_better_left(loss, before) == left
+
+
+@pytest.mark.parametrize("task", ["classes", "value", "forecast", "anomaly"])
+def test_home_assistant_learns_what_there_is(task: str) -> None:
+    """Required: device with an identifier, origin with a name, components with platform and unique_id."""
+    rules = schema(
+        task=task, classes=("cold", "hot") if task == "classes" else (), horizon=3 if task == "forecast" else 0
+    )
+    config = json.loads(discovery(rules, TOPICS))
+    assert config["device"]["identifiers"] == ["hushfleet_00ff_7"]
+    assert config["origin"]["name"] == "hushfleet"
+    assert (config["state_topic"], config["availability_topic"]) == (
+        "hushfleet/gateway-7/state",
+        "hushfleet/gateway-7/availability",
+    )
+    components = config["components"]
+    assert set(components) == {"told", "model", *(["confidence"] if task == "classes" else [])}
+    assert {component["platform"] for component in components.values()} == {"sensor"}
+    unique = {component["unique_id"] for component in components.values()}
+    assert len(unique) == len(components)
+    assert all(one.startswith("hushfleet_00ff_7_") for one in unique)
+    assert components["told"].get("options") == (["cold", "hot"] if task == "classes" else None)
+    assert components["told"].get("unit_of_measurement") == ("°C" if task == "forecast" else None)
+    assert TOPICS.config == "homeassistant/device/hushfleet_00ff_7/config"
+
+
+@pytest.mark.parametrize("topic", ["", "/a", "a/", "a/+", "#", "$SYS", "a\0"])
+def test_what_cannot_begin_a_topic_is_named(topic: str) -> None:
+    with pytest.raises(ConfigurationError, match="topic"):
+        DecisionSettings(topic=topic)
