@@ -199,8 +199,8 @@ class Agent:
             unique = f"hushfleet_{bundle.fleet.hex()[:16]}_{bundle.index}"
             sensors = Sensors(settings.sensors, self._readings)
             self._decisions = Decisions(settings.decisions, sensors, bundle.name, unique, journal)
-        after = self._decisions.step if self._decisions else lambda _: None
-        self._collector = Collector(settings.feeds, settings.sensors, self._readings, journal, after)
+        also = [self._decisions.step] if self._decisions else []
+        self._collector = Collector(settings.feeds, settings.sensors, self._readings, journal, *also)
 
     def _describe(self, device: Device) -> dict[str, object]:
         return {

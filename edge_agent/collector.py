@@ -14,8 +14,8 @@ from edge_agent.sources.store import ReadingStore
 from hushfleet.errors import ConfigurationError, HushfleetError
 from hushfleet.journal import Journal
 
-_PAUSE = 0.01
-"""Seconds between two looks at the feeds: what a score may be late."""
+PAUSE = 0.2
+"""Seconds between two looks at the feeds, where nobody waits for what they say."""
 _NO_NUMBER = "a text that the settings give no number"
 
 
@@ -27,7 +27,7 @@ class Collector:
         sensors: which of their quantities are kept, and under which names.
         store: where; it is closed with the collector.
         journal: told what hinders it, once, and when that is over.
-        after: what else is done after each look at the feeds.
+        after: what else is done after each look at the feeds; it gives the seconds until the next.
 
     Raises:
         ConfigurationError: a feed cannot be opened.
@@ -39,7 +39,7 @@ class Collector:
         sensors: SensorSettings,
         store: ReadingStore,
         journal: Journal,
-        after: Callable[[float], None],
+        after: Callable[[float], float] = lambda _: PAUSE,
     ) -> None:
         self._label, self._channels, self._store, self._journal = sensors.label, sensors.addresses(), store, journal
         self._after = after
@@ -73,11 +73,12 @@ class Collector:
         return kept
 
     def _run(self) -> None:
-        while not self._ended.wait(_PAUSE):
-            self.step(time.time())
+        pause = 0.0
+        while not self._ended.wait(pause):
+            pause = self.step(time.time())
 
-    def step(self, now: float) -> None:
-        """Take what the feeds have, once."""
+    def step(self, now: float) -> float:
+        """Take what the feeds have, once; seconds until it is time to look again."""
         for number, feed in enumerate(self._feeds, start=1):
             try:
                 for reading in feed.poll(now):
@@ -93,11 +94,12 @@ class Collector:
         else:
             self._tell("readings", None)
         try:
-            self._after(now)
+            pause = self._after(now)
         except HushfleetError as error:
             self._tell("decisions", str(error))
-        else:
-            self._tell("decisions", None)
+            return PAUSE
+        self._tell("decisions", None)
+        return pause
 
     def _take(self, reading: Reading) -> None:
         for channel in self._channels.get(reading.address, ()):

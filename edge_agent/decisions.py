@@ -4,12 +4,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from edge_agent.collector import PAUSE
 from edge_agent.inference import OFFLINE, ONLINE, Model, Topics, discovery, is_better_left, score
 from edge_agent.local_mqtt import LocalBroker, LocalMqtt
 from edge_agent.sources.sensors import Sensors
 from hushfleet.errors import ConfigurationError
 from hushfleet.journal import Journal
 from hushfleet.wire.schema import Schema
+
+LATE = 0.2
+"""Samples that a score is late, at most, because nobody has looked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +80,21 @@ class Decisions:
         else:
             self._work = model, schema
 
-    def step(self, now: float) -> None:
-        """Score the newest window, if it is a new one."""
+    def step(self, now: float) -> float:
+        """Score the newest window, if it is a new one; seconds until it is time to look for the next."""
         if (work := self._work) is None:
-            return
+            return PAUSE
         model, schema = work
         self._announce(schema)
         found = self._sensors.newest(schema, now, self._last)
+        pause = min(PAUSE, LATE / schema.rate)
         if found is None:
-            return
+            return pause
         self._last, window = found
         said = score(schema, model, window) if window is not None else None
         if said is not None and self._link.say(self._topics.state, json.dumps(said).encode()):
             self._told += 1
+        return pause
 
     def _announce(self, schema: Schema) -> None:
         """Tell Home Assistant what there is, again whenever it says that it has started."""
