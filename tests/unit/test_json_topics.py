@@ -114,7 +114,7 @@ def test_the_table_and_the_proposal_are_for_people(tmp_path: Path) -> None:
         ('kind = "mqtt"', "nothing to listen to"),
         ('kind = "mqqt"', r"feed\[0\]\.kind: 'mqqt' is unknown"),
         ('kind = "mqtt"\nzigbee2mqtt = "a/#/b"', "is no topic; a wildcard"),
-        ('host = "x"', r"feed\[0\]\.kind: missing; known: csv, influx"),
+        ('host = "x"', r"feed\[0\]\.kind: missing; known: csv, iio, influx"),
         ("kind = 3", r"feed\[0\]\.kind: expected one of"),
         ('kind = "mqtt"\n[[feed.json]]\ntopic = "a/#/b"', "no topic filter"),
         ('kind = "mqtt"\n[[feed.json]]\ntopic = "a"\npointers = ["x"]', "no JSON pointer; begin it with /"),
