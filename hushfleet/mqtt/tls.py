@@ -14,6 +14,8 @@ CONNACK = 0x20
 """First byte of everything that a broker ever says first."""
 RECORD = 16_384
 """Bytes that a record of TLS carries, at most."""
+TOGETHER = 1_300
+"""Bytes of packets that share a record, at most: with it they fit into one TCP segment of a radio link."""
 RECORD_HEADER = 0x100
 """What OpenSSL calls the five bytes before each record, of which the last two are its length (SSL3_RT_HEADER)."""
 
@@ -95,12 +97,16 @@ class _Socket(ssl.SSLSocket):
         return data
 
     def send(self, data: Any, flags: int = 0) -> int:
-        """Take a packet of the library's, to leave with others in one record (22 bytes, and 40 of TCP and IP)."""
+        """Take a packet of the library's; small ones leave together in one record (22 bytes, and 40 of TCP and IP).
+
+        A large one leaves alone: nothing of a record can be read, and nothing be acknowledged, before all of it is
+        there, and on a slow link a window of chunks in one record would wait for its own end.
+        """
         waiting = self._watched.waiting
-        if len(waiting) >= RECORD:
+        if len(waiting) + len(data) > TOGETHER:
             self.flush()
-        if len(waiting) >= RECORD:
-            raise ssl.SSLWantWriteError
+            if waiting:
+                raise ssl.SSLWantWriteError
         waiting += data
         return len(data)
 
