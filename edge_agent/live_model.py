@@ -107,11 +107,13 @@ class LiveModel:
         """Aim at what the newest verified result made.
 
         Raises:
-            RefusedError: it goes back without saying rollback, or further back than the policy allows.
+            RefusedError: it goes back behind the newest model known without saying rollback, or further back than the
+                policy allows.
         """
-        floor = self.version - (policy.rollback_versions if result.outcome == ROLLBACK else 0)
+        known, _ = self._known()
+        floor = known - (policy.rollback_versions if result.outcome == ROLLBACK else 0)
         if result.version < floor:
-            raise RefusedError(f"the result takes the model from version {self.version} back to {result.version}")
+            raise RefusedError(f"the result takes the model from version {known} back to {result.version}")
         self._aim(result.version, result.version_hash)
 
     def toward(self, version: int, version_hash: bytes) -> None:
@@ -120,12 +122,16 @@ class LiveModel:
         Raises:
             RefusedError: it is older than the newest model known, or another one under its number.
         """
-        known, known_hash = self._target or (self.version, self.hash)
+        known, known_hash = self._known()
         if version < known:
             raise RefusedError(f"the plan's base {version} is older than the newest model known, {known}")
         if version == known and version_hash != known_hash:
             raise RefusedError(f"two models under version {version}")
         self._aim(version, version_hash)
+
+    def _known(self) -> tuple[int, bytes]:
+        """The newest model that a verified result or plan has named, whether it is here yet or not."""
+        return self._target or (self.version, self.hash)
 
     def _aim(self, version: int, version_hash: bytes) -> None:
         self._target = (version, version_hash)
