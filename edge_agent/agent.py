@@ -20,7 +20,7 @@ from edge_agent.settings import AgentSettings
 from edge_agent.sources.csv import CsvRows
 from edge_agent.sources.rows import Head, Source
 from edge_agent.sources.sensors import Sensors, readings_path
-from edge_agent.sources.store import ReadingStore
+from edge_agent.sources.store import COMMIT_EVERY, ReadingStore
 from edge_agent.vault import Vault
 from edge_agent.work import Ended, Score, Train
 from edge_agent.work_bench import WorkBench
@@ -151,6 +151,7 @@ class Agent:
         self._bench = WorkBench(source_of(settings, self._readings))
         self._collector: Collector | None = None
         self._decisions: Decisions | None = None
+        self._described, self._mattered, self._sensors_were = 0.0, object(), dict[str, object]()
         self._score: dict[str, object] = {}
         self._counted = (0, 0)
         link, schedule = link_of(settings, self._bundle, self._vault), profile_of(settings, self._bundle).schedule
@@ -211,9 +212,21 @@ class Agent:
             "model": device.live.version,
             "score": self._score or None,
             "sits_out": device.sits_out(time.time()),
-            "sensors": self._collector.view() if self._collector else None,
-            "decisions": self._decisions.view() if self._decisions else None,
+            **self._describe_sensors(time.time()),
+            "schema": schema.to_body().hex() if (schema := device.context.trust.schema) else None,
         }
+
+    def _describe_sensors(self, now: float) -> dict[str, object]:
+        """Counts as of the last minute: they move all the time, and would have the status written all the time."""
+        if self._collector is None:
+            return {"sensors": None, "decisions": None}
+        at_work = self._decisions.at_work() if self._decisions else None
+        matters = (dict(self._collector.trouble), at_work and at_work.version)
+        if not 0 <= now - self._described < COMMIT_EVERY or matters != self._mattered:
+            self._described, self._mattered = now, matters
+            decisions = self._decisions.view() if self._decisions else None
+            self._sensors_were = {"sensors": self._collector.view(), "decisions": decisions}
+        return self._sensors_were
 
     def _perform(self, action: Any) -> None:
         """Training and scoring in the background; the end of training is an event."""

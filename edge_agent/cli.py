@@ -157,6 +157,7 @@ def status(config: Path, as_json: bool) -> None:
     """Show how the agent is doing."""
     from edge_agent.agent import status_path
     from edge_agent.byte_table import byte_table
+    from edge_agent.hearing import sensor_lines
     from hushfleet.service import read_status
 
     found = read_status(status_path(load(config, AgentSettings)))
@@ -173,10 +174,40 @@ def status(config: Path, as_json: bool) -> None:
     if found["score"]:
         shown = ((name, value) for name, value in found["score"].items() if value is not None)
         _say("score", ", ".join(f"{name} {_number(value)}" for name, value in shown))
+    for line in sensor_lines(found, time.time()):
+        click.echo(line)
     if found["refusals"]:
         _say("refused", ", ".join(f"{what} {number}" for what, number in found["refusals"].items()))
     for line in byte_table(found["bytes"]):
         click.echo(line)
+
+
+@agent.command()
+@_config
+@click.option(
+    "--html", "page", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Where to write it."
+)
+def report(config: Path, page: Path) -> None:
+    """Write a page that shows how good this device's sensor readings are. The agent may be running."""
+    from edge_agent.agent import load_bundle, status_path
+    from edge_agent.report import page as written
+    from edge_agent.sources.sensors import Sensors, readings_path
+    from edge_agent.sources.store import ReadingStore
+    from hushfleet.service import read_status
+
+    settings = load(config, AgentSettings)
+    if settings.sensors is None:
+        raise ConfigurationError(f"{config} has no [sensors]; a report is about their readings (docs/sensors.md)")
+    signed = read_status(status_path(settings)).get("schema")
+    if not isinstance(signed, str):
+        raise ConfigurationError("the fleet has signed no schema, or the agent has not met it yet; run it until it has")
+    sensors = Sensors(settings.sensors, ReadingStore.beside(readings_path(settings.vault)))
+    text = written(load_bundle(settings).name, sensors, Schema.from_body(bytes.fromhex(signed)), time.time())
+    try:
+        page.write_text(text, "utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {page}: {error.strerror}; name another place") from None
+    click.echo(f"written to {page}")
 
 
 @agent.command()

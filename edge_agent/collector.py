@@ -29,6 +29,9 @@ class Collector:
         journal: told what hinders it, once, and when that is over.
         after: what else is done after each look at the feeds; it gives the seconds until the next.
 
+    Attributes:
+        trouble: what hinders it now, by feed.
+
     Raises:
         ConfigurationError: a feed cannot be opened.
     """
@@ -46,7 +49,7 @@ class Collector:
         self._unfit: Counter[str] = Counter()
         self._kept: Counter[str] = Counter()
         self._newest: dict[str, float] = {}
-        self._trouble: dict[str, str] = {}
+        self.trouble: dict[str, str] = {}
         wanted = self._wanted(time.time())
         with ExitStack() as opened:
             self._feeds: list[Feed] = []
@@ -121,13 +124,13 @@ class Collector:
         self._newest[name] = moment
 
     def _tell(self, what: str, trouble: str | None) -> None:
-        if trouble == self._trouble.get(what):
+        if trouble == self.trouble.get(what):
             return
         if trouble is None:
-            del self._trouble[what]
+            del self.trouble[what]
             self._journal.write("sensors-well", what=what)
         else:
-            self._trouble[what] = trouble
+            self.trouble[what] = trouble
             self._journal.write("sensors-hindered", what=what, why=trouble)
 
     def view(self) -> dict[str, object]:
@@ -137,7 +140,7 @@ class Collector:
             "kept": dict(self._kept),
             "newest": dict(self._newest),
             "dropped": dict(dropped),
-            "trouble": dict(self._trouble),
+            "trouble": dict(self.trouble),
             "bytes": self._store.size(),
         }
 

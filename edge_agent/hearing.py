@@ -4,6 +4,7 @@ import time
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from edge_agent.settings import AgentSettings
 from edge_agent.sources.sensors import ChannelSettings
@@ -67,6 +68,20 @@ def table(found: list[Heard], schema: Schema, now: float) -> Iterator[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def sensor_lines(status: dict[str, Any], now: float) -> Iterator[str]:
+    """The lines of a status about sensors and decisions; they are a minute old at most."""
+    if sensors := status["sensors"]:
+        for name, kept in sorted(sensors["kept"].items()):
+            age = max(0, round(now - sensors["newest"][name]))
+            yield f"{'sensors':<12}{name}: {kept} readings, the newest {age} s ago"
+        for reason, count in sorted(sensors["dropped"].items()):
+            yield f"{'sensors':<12}dropped {count} times: {reason}"
+        for what, why in sorted(sensors["trouble"].items()):
+            yield f"{'sensors':<12}{what}: {why}"
+    if (decisions := status["decisions"]) and decisions["model"] is not None:
+        yield f"{'decisions':<12}{decisions['told']} told, the last with model version {decisions['model']}"
 
 
 def _row(heard: Heard, channel: Channel, now: float) -> tuple[str, ...]:

@@ -106,6 +106,25 @@ class ReadingStore:
         self._path.chmod(0o600)
         return connection
 
+    @classmethod
+    def beside(cls, path: Path) -> "ReadingStore":
+        """Another process's readings, to look at: nothing is changed, and what waits there is not seen.
+
+        Raises:
+            ConfigurationError: there is no such file, or it cannot be read.
+        """
+        store = cls.__new__(cls)
+        store._path, store._lock, store._waiting, store.put_aside = path, threading.Lock(), {}, None
+        try:
+            place = path.resolve().as_uri() + "?mode=ro"
+            store._connection = sqlite3.connect(place, uri=True, isolation_level=None, check_same_thread=False)
+            store._connection.execute("SELECT count(*) FROM block").fetchone()
+        except sqlite3.Error:
+            raise ConfigurationError(
+                f"no readings can be read from {path}; they are there a minute after hushfleet agent run began"
+            ) from None
+        return store
+
     # Writing.
 
     def add(self, channel: str, time: float, value: float) -> None:

@@ -17,6 +17,7 @@ from fleet_fixture import CLASSES, COORDINATOR, Fleet
 from paho.mqtt.enums import CallbackAPIVersion
 
 from broker.local import HOST, LocalBroker, free_port
+from edge_agent.sources.store import ReadingStore
 
 pytestmark = pytest.mark.integration
 
@@ -183,12 +184,15 @@ def test_sensor_messages_become_rows_and_rounds(tmp_path: Path, owner_broker: Lo
         finally:
             rooms.close()
             home.close()
-        status = json.loads((fleet.state("part-2") / "status.json").read_text())
-        assert status["decisions"]["told"] > 0
-        status = status["sensors"]
-        assert status["kept"]["co2"] >= 300
-        assert status["kept"]["label/full"] > 0
-        assert (status["dropped"], status["trouble"]) == ({}, {})
+        kept = ReadingStore.beside(fleet.state("part-2") / "readings.db")
+        assert len(kept.readings("co2")[0]) >= 300
+        assert len(kept.readings("label/full")[0]) > 0
+        page = tmp_path / "report.html"
+        reported = hushfleet("agent", "report", fleet.configuration("part-2"), "--html", page)
+        assert reported.returncode == 0, reported.stderr
+        assert "<h2>temperature <small>degC" in page.read_text()
+        shown = hushfleet("agent", "status", fleet.configuration("part-2")).stdout
+        assert re.search(r"decisions +\d+ told|sensors +co2: ", shown), shown
         assert tested.returncode == 0, tested.stdout + tested.stderr
         assert "reading sensors for 4 s" in tested.stdout
         co2, temperature = (

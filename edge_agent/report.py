@@ -1,0 +1,154 @@
+"""`hushfleet agent report --html`: the quality of a device's readings, on one page that needs nothing else."""
+
+import time
+from collections.abc import Iterator, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from edge_agent.sources.quality import Counts, Series, drift
+from edge_agent.sources.sensors import Found, Sensors
+from hushfleet.wire.schema import CLASSES, Channel, Schema
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+WIDTH, HEIGHT = 640, 120
+BARS = 40
+LONG_GAP = 10
+"""Times the usual pause between two readings."""
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62em; margin: 2em auto; padding: 0 1em; color: #222; }
+h2 { margin: 2em 0 .2em; font-size: 1.15em; } h2 small { font-weight: normal; color: #666; }
+table { border-collapse: collapse; } td, th { padding: .15em 1em .15em 0; text-align: left; vertical-align: top; }
+td.number { text-align: right; } .bad { color: #b3261e; } .quiet { color: #666; }
+figure { margin: .5em 0; display: inline-block; } figcaption { font-size: .85em; color: #666; }
+svg { background: #f6f7f9; max-width: 100%; } polyline { fill: none; stroke: #2457a6; stroke-width: 1.2; }
+rect { fill: #2457a6; }
+"""
+_WORDS = {
+    "future": "ahead of this device's clock",
+    "duplicate": "second readings of one moment",
+    "out_of_range": "out of range",
+    "spikes": "spikes",
+    "stuck": "stuck",
+}
+
+
+def page(name: str, sensors: Sensors, schema: Schema, now: float) -> str:
+    """The whole page.
+
+    Raises:
+        ConfigurationError: the settings do not fit the schema, or the readings cannot be read.
+    """
+    found, (series, _) = sensors.rows(schema, now), sensors.series(schema, now)
+    title = f"Readings of {name}"
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f"<p class=quiet>{_clock('%Y-%m-%d %H:%M', now)}. Nothing on this page leaves the device by itself.</p>",
+        *_windows(found, schema),
+    ]
+    for channel, one in zip(schema.channels, series, strict=True):
+        parts += _channel(channel, one, found.counts[channel.name], found.measured[channel.name], now)
+    head = (
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
+    )
+    return "\n".join([head, *parts, "</html>", ""])
+
+
+def _windows(found: Found, schema: Schema) -> Iterator[str]:
+    data = found.data
+    used, aside = len(data.training), len(data.evaluation)
+    seconds = schema.samples / schema.rate
+    yield "<h2>Windows</h2><table>"
+    yield _row("to train on", f"{used}", "" if used else "bad")
+    yield _row("kept aside to score the model", f"{aside}")
+    yield _row("refused: too much of them had to be imputed", f"{found.refused}", "bad" if found.refused > used else "")
+    yield _row("without a label", f"{found.unlabelled}", "bad" if found.unlabelled > used else "")
+    yield "</table>"
+    of = f"{seconds:g} s of {len(schema.channels)} channels, {schema.rate:g} samples a second"
+    yield f"<p class=quiet>A window is {of}.</p>"
+    if schema.task == CLASSES and used + aside:
+        import numpy as np
+
+        count = np.bincount(np.concatenate([data.training.y, data.evaluation.y]), minlength=len(schema.classes))
+        yield "<table><tr><th>class</th><th>windows</th></tr>"
+        for name, number in zip(schema.classes, count, strict=True):
+            yield _row(name, f"{number}", "" if number else "bad")
+        yield "</table>"
+
+
+def _channel(channel: Channel, series: Series, counts: Counts, measured: float, now: float) -> Iterator[str]:
+    yield f"<h2>{escape(channel.name)} <small>{escape(channel.unit)}, {channel.low:g} to {channel.high:g}</small></h2>"
+    if not counts.readings:
+        yield "<p class=bad>No reading is kept. Is the address right, and does the sensor speak?</p>"
+        return
+    yield "<table>"
+    yield _row("readings", f"{counts.readings}")
+    yield _row("samples that were measured", f"{measured:.1%}", "bad" if measured < 0.9 else "")
+    for reason, number in counts.reasons().items():
+        if number:
+            yield _row(f"left out: {_WORDS[reason]}", f"{number}", "bad" if number > counts.readings / 100 else "")
+    if counts.late:
+        yield _row("late, used in their place", f"{counts.late}")
+    if len(series):
+        yield _row("newest", f"{now - series.times[-1]:.0f} s ago", "bad" if now - series.times[-1] > 86_400 else "")
+    if (moved := drift(series)) is not None:
+        yield _row(
+            "last day's median, in deviations of the time before", f"{moved:+.1f}", "bad" if abs(moved) > 3 else ""
+        )
+    yield "</table>"
+    if len(series) > 1:
+        yield _line(series)
+        yield _histogram(series, channel)
+
+
+def _row(what: str, value: str, look: str = "") -> str:
+    return f'<tr class="{look}"><td>{escape(what)}</td><td class=number>{escape(value)}</td></tr>'
+
+
+def _line(series: Series) -> str:
+    """Least and greatest reading of each of some hundred stretches of time, no spike is lost; gaps stay open."""
+    import numpy as np
+
+    begin, end = float(series.times[0]), float(series.times[-1])
+    low, high = float(series.values.min()), float(series.values.max())
+    stretch = np.minimum((series.times - begin) / (end - begin) * (WIDTH / 2), WIDTH / 2 - 1).astype(int)
+    # Readings stand in the order of time, so that each stretch is one run of them.
+    starts = np.flatnonzero(np.diff(stretch, prepend=-1))
+    least, most = np.minimum.reduceat(series.values, starts), np.maximum.reduceat(series.values, starts)
+    gaps = np.diff(series.times)
+    after_gaps = np.flatnonzero(gaps > LONG_GAP * np.median(gaps)) + 1
+    y = HEIGHT - 4 - (np.stack([least, most], 1) - low) / ((high - low) or 1) * (HEIGHT - 8)
+    lines: dict[int, list[str]] = {}
+    for part, x, pair in zip(np.searchsorted(after_gaps, starts, side="right"), stretch[starts] * 2, y, strict=True):
+        lines.setdefault(int(part), []).extend(f"{x},{end:.1f}" for end in pair)
+    drawing = "".join(f'<polyline points="{" ".join(points)}"/>' for points in lines.values())
+    caption = f"{_clock('%m-%d %H:%M', begin)} to {_clock('%m-%d %H:%M', end)}, from {low:.5g} to {high:.5g}"
+    return _figure(drawing, WIDTH, caption)
+
+
+def _histogram(series: Series, channel: Channel) -> str:
+    import numpy as np
+
+    count, _ = np.histogram(series.values, BARS, (channel.low, channel.high))
+    return _figure(_bars(count), WIDTH // 2, f"how often, from {channel.low:g} to {channel.high:g}")
+
+
+def _bars(count: "NDArray[np.intp]") -> str:
+    wide, top = WIDTH / 2 / len(count), max(1, int(count.max()))
+    heights: Sequence[float] = [number / top * (HEIGHT - 8) for number in count]
+    return "".join(
+        f'<rect x="{at * wide:.1f}" y="{HEIGHT - height:.1f}" width="{wide - 1:.1f}" height="{height:.1f}"/>'
+        for at, height in enumerate(heights)
+        if height
+    )
+
+
+def _figure(drawing: str, width: int, caption: str) -> str:
+    box = f'viewBox="0 0 {width} {HEIGHT}" width="{width}" height="{HEIGHT}"'
+    return f'<figure><svg role="img" {box}>{drawing}</svg><figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def _clock(form: str, moment: float) -> str:
+    return time.strftime(form, time.localtime(moment))

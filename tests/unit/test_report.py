@@ -1,0 +1,83 @@
+"""The page about a device's readings."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edge_agent.report import page
+from edge_agent.sources.labels import LabelSettings, Rule
+from edge_agent.sources.quality import Cleaning
+from edge_agent.sources.sensors import ChannelSettings, Sensors, SensorSettings
+from edge_agent.sources.store import ReadingStore
+from hushfleet.errors import ConfigurationError
+from hushfleet.wire.schema import Channel, Schema
+
+NOW = 1_800_000_000.0
+SCHEMA = Schema(
+    bytes(16),
+    0,
+    1,
+    1,
+    bytes(32),
+    (Channel("co2 <in>", "ppm", 0.0, 2000.0), Channel("noise", "dB", 0.0, 140.0)),
+    rate=1 / 60,
+    samples=4,
+    step=2,
+    missing=0.5,
+    mask=0,
+    task="classes",
+    classes=("empty", "taken", "full"),
+    target=0,
+    horizon=0,
+)
+
+
+@pytest.fixture
+def sensors(tmp_path: Path) -> Sensors:
+    """Four hours, one reading a minute, an hour without any, two spikes; nothing of the second channel."""
+    rule = Rule("taken", channel="co2 <in>", above=600.0)
+    settings = SensorSettings(
+        (ChannelSettings("co2 <in>", "a#", cleaning=Cleaning(spikes=6)), ChannelSettings("noise", "b#")),
+        LabelSettings(rule=(rule,), otherwise="empty"),
+    )
+    store = ReadingStore(tmp_path / "readings.db", settings.keep)
+    for minute in range(240):
+        if not 60 <= minute < 120:
+            spike = 1000 if minute in (30, 200) else 0
+            store.add("co2 <in>", NOW - 60 * (240 - minute), 500 + minute % 7 + 2 * max(0, minute - 150) + spike)
+    return Sensors(settings, store)
+
+
+def test_it_shows_what_is_there_and_what_is_wrong(sensors: Sensors) -> None:
+    text = page("gate & way", sensors, SCHEMA, NOW)
+    assert "<h1>Readings of gate &amp; way</h1>" in text
+    assert "<h2>co2 &lt;in&gt; <small>ppm, 0 to 2000</small></h2>" in text
+    assert re.search(r"<td>readings</td><td class=number>180</td>", text)
+    assert re.search(r'class="bad"><td>left out: spikes</td><td class=number>2</td>', text)
+    assert re.search(r'class="bad"><td>full</td><td class=number>0</td>', text)
+    assert "<p class=bad>No reading is kept." in text.split("<h2>noise")[1]
+    # One line before the gap, one after it; nothing is fetched from anywhere.
+    assert text.count("<polyline") == 2
+    assert "http" not in text
+    assert "src=" not in text
+
+
+def test_a_page_about_nothing_says_so(tmp_path: Path) -> None:
+    settings = SensorSettings((ChannelSettings("co2 <in>", "a#"), ChannelSettings("noise", "b#")), None)
+    store = ReadingStore(tmp_path / "readings.db", settings.keep)
+    anomaly = replace(SCHEMA, task="anomaly", classes=())
+    text = page("gateway", Sensors(settings, store), anomaly, NOW)
+    assert text.count("No reading is kept.") == 2
+    assert 'class="bad"><td>to train on</td><td class=number>0</td>' in text
+
+
+def test_another_process_s_readings_are_only_looked_at(sensors: Sensors, tmp_path: Path) -> None:
+    path = tmp_path / "readings.db"
+    with pytest.raises(ConfigurationError, match="no readings can be read from"):
+        ReadingStore.beside(tmp_path / "none.db")
+    sensors.store.flush()
+    before = path.read_bytes()
+    assert len(ReadingStore.beside(path).readings("co2 <in>")[0]) == 180
+    assert path.read_bytes() == before
