@@ -124,6 +124,7 @@ def test_what_is_hostile_is_counted_and_the_rest_goes_on(broker: LocalBroker, de
     settle(feed, device)
     for payload in (b"[" * 50_000, b"\xff", b"1e999", b"x" * (2**18 + 1), b"y" * 2**20, b'{"a": NaN}', b""):
         device.publish("h/x", payload)
+    device.publish("h/" + "x" * 1100, b"1")
     device.publish("h/end", b"1")
     assert [reading.value for reading in collect(feed, "h/end#")] == [1.0]
     assert feed.refused == {
@@ -132,6 +133,7 @@ def test_what_is_hostile_is_counted_and_the_rest_goes_on(broker: LocalBroker, de
         "a number that is not finite": 2,
         "a text that is too long or cannot be printed": 1,
         "an empty payload": 1,
+        "a topic of more than 1024 characters": 1,
     }
     assert feed.trouble is None
     feed.close()
@@ -249,7 +251,6 @@ def test_zigbee2mqtt_and_home_assistant_find_their_topics_by_themselves(broker: 
     bridged = {"state_topic": "zigbee2mqtt/attic/north", "value_template": "{{ value_json.temperature }}"}
     device.publish("zigbee2mqtt/bridge/devices", json.dumps(devices).encode(), retain=True)
     device.publish("homeassistant/sensor/flow/config", json.dumps(entity).encode(), retain=True)
-    device.publish("homeassistant/sensor/attic/config", json.dumps(bridged).encode(), retain=True)
     address = Address(HOST, broker.port)
     settings = MqttFeedSettings(
         broker=address, zigbee2mqtt="zigbee2mqtt", home_assistant="homeassistant", tasmota="tele/+/SENSOR"
@@ -258,6 +259,7 @@ def test_zigbee2mqtt_and_home_assistant_find_their_topics_by_themselves(broker: 
     found: list[Reading] = []
 
     def all_read() -> bool:
+        device.publish("homeassistant/sensor/attic/config", json.dumps(bridged).encode())
         device.publish("zigbee2mqtt/attic/north", b'{"temperature": 5}')
         device.publish("pool/flow", b"12.5")
         device.publish("tele/plug/SENSOR", b'{"ENERGY": {"Power": 7}}')

@@ -77,7 +77,9 @@ def test_the_scale_is_read_every_time(root: Path) -> None:
     feed = IioFeedSettings(root=root).open({"iio/mpu6050#accel_y": 0.0})
     assert found(feed, 1.0) == {"iio/mpu6050#accel_y": pytest.approx(8192 * 0.000598)}
     (root / "iio:device1" / "in_accel_scale").write_text("0.001\n")
+    (root / "iio:device0" / "in_temp_input").write_text("")
     assert found(feed, 2.0) == {"iio/mpu6050#accel_y": pytest.approx(8.192)}
+    assert feed.refused == {}, "what nobody wants is not even looked at"
 
 
 def test_devices_come_go_and_share_names(root: Path) -> None:
