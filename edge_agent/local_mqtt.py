@@ -28,6 +28,8 @@ from hushfleet.errors import ConfigurationError
 MOST_WAITING = 20_000
 MOST_WAITING_BYTES = 2**24
 """Messages and bytes that wait to be asked for; the oldest make room."""
+LARGEST_BITE = 2_000
+"""Messages that are taken in one call, so that none takes long."""
 
 _LONGEST_TOPIC = 1024
 _BAD_USER, _NOT_AUTHORIZED, _WRONG_VERSION = 0x86, 0x87, 0x84
@@ -120,11 +122,11 @@ class LocalMqtt:
                 self._client.unsubscribe(gone)
 
     def take(self) -> list[Message]:
-        """The messages that have arrived since the last call, in their order."""
+        """The oldest messages that nobody has taken yet, at most `LARGEST_BITE`, in their order."""
         with self._lock:
-            taken, self._waiting = self._waiting, deque()
-            self._waiting_bytes = 0
-        return list(taken)
+            taken = [self._waiting.popleft() for _ in range(min(LARGEST_BITE, len(self._waiting)))]
+            self._waiting_bytes -= sum(len(message.payload) for message in taken)
+        return taken
 
     def say(self, topic: str, payload: bytes) -> bool:
         """Publish something that is of no use later; whether there is a connection."""

@@ -15,8 +15,8 @@ from edge_agent.sources.tail import Tail
 from hushfleet.configuration import Range
 from hushfleet.errors import ConfigurationError, MalformedError
 
-LARGEST_BITE = 1_000
-"""Datagrams that are taken in one call."""
+LARGEST_BITE = 2**18
+"""Bytes of datagrams that are taken in one call, about."""
 _TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
@@ -77,11 +77,14 @@ class _Datagrams:
 
     def lines(self) -> list[bytes]:
         found: list[bytes] = []
-        for _ in range(LARGEST_BITE):
+        taken = 0
+        while taken < LARGEST_BITE:
             try:
-                found += self._socket.recv(65_536).split(b"\n")
+                datagram = self._socket.recv(65_536)
             except BlockingIOError:
                 break
+            taken += max(1, len(datagram))
+            found += datagram.split(b"\n")
         return found
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 LONGEST_LINE = 2**16
-LARGEST_BITE = 2**20
+LARGEST_BITE = 2**18
 """Bytes of a line, and bytes that are read in one call."""
 
 
