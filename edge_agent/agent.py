@@ -16,6 +16,7 @@ from edge_agent.decisions import Decisions
 from edge_agent.device import Device
 from edge_agent.inference import Model
 from edge_agent.limits import Limits
+from edge_agent.power import Power
 from edge_agent.settings import AgentSettings
 from edge_agent.sources.csv import CsvRows
 from edge_agent.sources.rows import Head, Source
@@ -117,10 +118,10 @@ def make_device(
     bundle: Bundle,
     store: Store,
     vault_secret: bytes,
-    affords: Callable[[int], bool] = lambda _: True,
+    unfit: Callable[[int], tuple[int, str] | None] = lambda _: None,
     spread: int = 0,
 ) -> Device:
-    """The device's roles, from its records; `affords` and `spread` as in `Context`."""
+    """The device's roles, from its records; `unfit` and `spread` as in `Context`."""
     link = link_of(settings, bundle, store)
     context = Context(
         fleet=bundle.fleet,
@@ -132,7 +133,7 @@ def make_device(
         store=store,
         draw=random,
         chunk=link.chunk,
-        affords=affords,
+        unfit=unfit,
         spread=spread,
     )
     return Device(context, link.window)
@@ -160,9 +161,20 @@ class Agent:
             link.daily_bytes,
             lambda why: journal.write("bytes-not-kept", why=why),
         )
-        limits = Limits(self._bytes, link, schedule)
+        limits, power = Limits(self._bytes, link, schedule), Power(settings.power)
+
+        def unfit(size: int) -> tuple[int, str] | None:
+            return power.unfit() or limits.unfit(size)
+
         self._service = Service(
-            lambda: make_device(settings, self._bundle, self._vault, secret, limits.affords, schedule.spread),
+            lambda: make_device(
+                settings,
+                self._bundle,
+                self._vault,
+                secret,
+                lambda size: power.unfit() or limits.unfit(size),
+                schedule.spread,
+            ),
             self._vault,
             link_settings(settings, self._bundle, self._vault),
             journal,

@@ -26,7 +26,8 @@ class Context:
         store: its durable records.
         draw: its randomness.
         chunk: bytes a chunk, from the firmware profile's link.
-        affords: whether the link's daily cap still pays for a message of so many bytes.
+        unfit: why this device had better not train for an upload of so many bytes now: the reason of its decline, and
+            in words for its owner; None if nothing speaks against it.
         spread: seconds over which the beginning of a round's work is drawn at random.
     """
 
@@ -39,7 +40,7 @@ class Context:
     store: Store
     draw: Draw
     chunk: int
-    affords: Callable[[int], bool] = lambda _: True
+    unfit: Callable[[int], tuple[int, str] | None] = lambda _: None
     spread: int = 0
 
     def frame(self, message: Table) -> bytes:

@@ -7,6 +7,7 @@ from edge_agent.byte_ledger import ByteLedger
 from firmware_profiles.catalog import Link, Schedule
 from hushfleet.mqtt.events import Absence
 from hushfleet.mqtt.traffic import Lane
+from hushfleet.wire.round import BUSY
 
 LAST_MESSAGE = 18_000
 """Bytes that are kept for a message that is on its way when a cap is near: a chunk of the coordinator's, and the end of
@@ -47,10 +48,12 @@ class Limits:
         why = f"of the {self._ledger.cap} bytes a day that its profile allows, {left} are left: too few to go on"
         return Absence(why, next_day(now))
 
-    def affords(self, size: int) -> bool:
-        """Whether a message of so many bytes can still be paid for today."""
+    def unfit(self, size: int) -> tuple[int, str] | None:
+        """Why no upload of so many bytes can be paid for today, as `Context.unfit`."""
         left = self._ledger.left(self._clock())
-        return left is None or left >= size + LAST_MESSAGE
+        if left is None or left >= size + LAST_MESSAGE:
+            return None
+        return BUSY, "what the profile's daily_bytes leaves for today does not pay for this upload"
 
 
 class Airtime:

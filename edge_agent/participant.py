@@ -23,7 +23,6 @@ from hushfleet.wire.framing import B32, U16, U32, U64, Bytes, Frame, Table
 from hushfleet.wire.round import (
     ACCEPTED,
     BASE_USED_UP,
-    BUSY,
     DATA,
     MISSING,
     POLICY,
@@ -114,7 +113,7 @@ class Participant:
         try:
             self._check_profile(plan)
             self._check_past(plan, now)
-            self._check_cost(plan)
+            self._check_fit(plan)
         except PlanRefusedError as refusal:
             return [*actions, *self.decline(plan.round, verified.hash, refusal.reason, str(refusal))]
         self._plan, self._training = verified, False
@@ -152,14 +151,15 @@ class Participant:
         if used >= policy.uploads_per_base and self._since_upload(now) < DAY:
             raise PlanRefusedError(BASE_USED_UP, "this base model has been answered as often as the policy allows")
 
-    def _check_cost(self, plan: Plan) -> None:
-        """An upload that the daily cap would cut short is spent in vain."""
+    def _check_fit(self, plan: Plan) -> None:
+        """Work that a battery or a daily cap would cut short is spent in vain."""
         from hushfleet.codec import lanes
         from hushfleet.secagg.residues import vector_length
 
         size = vector_length(plan.coords, plan.bits, lanes(plan.tail))
-        if not self._context.affords(size + (2 + size // self._context.chunk) * AROUND_A_CHUNK):
-            raise PlanRefusedError(BUSY, "what the profile's daily_bytes leaves for today does not pay for this upload")
+        unfit = self._context.unfit(size + (2 + size // self._context.chunk) * AROUND_A_CHUNK)
+        if unfit is not None:
+            raise PlanRefusedError(*unfit)
 
     def _since_upload(self, now: float) -> float:
         """Seconds by this device's own clock: a plan's times are the coordinator's to choose.

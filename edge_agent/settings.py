@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from edge_agent.decisions import DecisionSettings
+from edge_agent.power import PowerSettings
 from edge_agent.sources.csv import CsvSource
 from edge_agent.sources.feeds import FeedSettings
 from edge_agent.sources.sensors import SensorSettings
@@ -32,6 +33,7 @@ class AgentSettings:
         source: the device's own rows, from a file; a device without rows is a committee member alone.
         sensors: instead, what of the feeds' readings becomes rows.
         feeds: where sensor readings come from, and which of them are read; `[[feed]]` in the file.
+        power: when it sits rounds out to spare itself.
         decisions: where the live model's scores are told, if they are.
         broker: where the broker is.
         log: `text` or `json` lines on standard error.
@@ -44,6 +46,7 @@ class AgentSettings:
     source: CsvSource | None = None
     sensors: SensorSettings | None = None
     feeds: Annotated[tuple[FeedSettings, ...], Key("feed")] = ()
+    power: PowerSettings = field(default_factory=PowerSettings)
     decisions: DecisionSettings | None = None
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     log: Literal["text", "json"] = "text"

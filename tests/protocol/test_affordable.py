@@ -8,6 +8,7 @@ from witness import Witness
 from world import RoundSettings, World, make_fleet
 
 from edge_agent.context import Context
+from hushfleet.wire.round import BUSY
 
 SETTINGS = RoundSettings(collect=600, answer=10, recover=30, total=2)
 
@@ -15,13 +16,13 @@ SETTINGS = RoundSettings(collect=600, answer=10, recover=30, total=2)
 def test_what_cannot_be_paid_for_is_declined(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def affords(size: int) -> bool:
+    def unfit(size: int) -> tuple[int, str]:
         asked.append(size)
-        return False
+        return BUSY, "nothing is left"
 
     def context(*arguments: Any) -> Any:
         made = Context(*arguments)
-        return replace(made, affords=affords) if made.index == poor else made
+        return replace(made, unfit=unfit) if made.index == poor else made
 
     keys = make_fleet(5, 4)
     poor = keys.participants()[0]

@@ -38,7 +38,7 @@ def test_at_the_cap_the_link_is_to_be_away_until_the_next_day(tmp_path: Path) ->
     assert limits.watch(sent, received, False) is None
     sent.line = CAP - LAST_MESSAGE - CONNECTION + 1
     assert limits.watch(sent, received, True) is None
-    assert [limits.affords(size) for size in (CONNECTION - 1, CONNECTION)] == [True, False]
+    assert [limits.unfit(size) is None for size in (CONNECTION - 1, CONNECTION)] == [True, False]
     absence = limits.watch(sent, received, False)
     assert absence is not None
     assert absence.until == NOON + DAY / 2
@@ -47,7 +47,7 @@ def test_at_the_cap_the_link_is_to_be_away_until_the_next_day(tmp_path: Path) ->
     assert limits.watch(sent, received, True) is not None
     now[0] = absence.until
     assert limits.watch(sent, received, False) is None
-    assert limits.affords(CAP - LAST_MESSAGE)
+    assert limits.unfit(CAP - LAST_MESSAGE) is None
 
 
 def test_days_end_at_the_midnights_of_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,4 +130,4 @@ def test_a_schedule_without_limits_lets_everything_pass(tmp_path: Path) -> None:
     lane = Lane()
     lane.line = 10**9
     assert limits.watch(lane, lane, connected=False) is None
-    assert limits.affords(10**9)
+    assert limits.unfit(10**9) is None
