@@ -21,6 +21,7 @@ class _Seen:
     count: int
     first: float
     last: float
+    is_text: bool
 
     @property
     def rate(self) -> float | None:
@@ -61,7 +62,7 @@ class Catalogue:
             self._described.setdefault(reading.address, Quantity(reading.address))
             seen = self._seen.get(reading.address)
             if seen is None:
-                self._seen[reading.address] = _Seen(1, reading.time, reading.time)
+                self._seen[reading.address] = _Seen(1, reading.time, reading.time, isinstance(reading.value, str))
             else:
                 seen.count += 1
                 seen.first = min(seen.first, reading.time)
@@ -71,10 +72,13 @@ class Catalogue:
 
     def quantities(self) -> list[Quantity]:
         """Everything described or read so far, by address."""
-        return [
-            replace(quantity, rate=self._seen[address].rate if address in self._seen else None)
-            for address, quantity in sorted(self._described.items())
-        ]
+        return [self._with_what_was_seen(quantity) for _, quantity in sorted(self._described.items())]
+
+    def _with_what_was_seen(self, quantity: Quantity) -> Quantity:
+        seen = self._seen.get(quantity.address)
+        if seen is None:
+            return quantity
+        return replace(quantity, rate=seen.rate, about=quantity.about or ("texts" if seen.is_text else ""))
 
     def _admits(self, address: str) -> bool:
         if self._wanted is not None:

@@ -1,6 +1,7 @@
 """A feed of a CSV file that grows: a header, then one row of measurements a line, appended by some other program."""
 
 import csv
+import os
 from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Mapping
@@ -48,6 +49,8 @@ class CsvFeed:
 
     def __init__(self, settings: CsvFeedSettings, wanted: Mapping[str, float] | None) -> None:
         self._settings = settings
+        # Whatever the way to the settings' file was.
+        self._place = os.path.abspath(settings.path)
         self._catalogue = Catalogue(wanted)
         self._tail = Tail(settings.path, from_start=settings.time is not None, has_header=True)
         self._header = b""
@@ -138,4 +141,4 @@ class CsvFeed:
             raise MalformedError("a line that is not CSV") from None
 
     def _address(self, column: str) -> str:
-        return f"{self._settings.path}#{column}"
+        return f"{self._place}#{column}"

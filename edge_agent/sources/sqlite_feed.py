@@ -52,6 +52,8 @@ class SqliteFeed:
 
     def __init__(self, settings: SqliteFeedSettings, wanted: Mapping[str, float] | None) -> None:
         self._settings = settings
+        # Whatever the way to the settings' file was.
+        self._place = os.path.abspath(settings.path)
         self._catalogue = Catalogue(wanted)
         self._last: int | None = None if settings.time is None else 0
         self._file = (0, 0)
@@ -150,7 +152,7 @@ class SqliteFeed:
         return [Reading(self._address(name), at, value) for name, value in found]
 
     def _address(self, column: str) -> str:
-        return f"{self._settings.path}#{self._settings.table}/{column}"
+        return f"{self._place}#{self._settings.table}/{column}"
 
 
 def _quoted(name: str) -> str:

@@ -248,10 +248,20 @@ def test_discover_lists_what_is_there_and_stores_nothing(broker: LocalBroker, de
 def test_zigbee2mqtt_and_home_assistant_find_their_topics_by_themselves(broker: LocalBroker, device: Device) -> None:
     exposes = [{"type": "numeric", "property": "temperature", "unit": "°C", "access": 1}]
     devices = [{"friendly_name": "attic/north", "definition": {"vendor": "V", "model": "M", "exposes": exposes}}]
-    entity = {"name": "Flow", "state_topic": "pool/flow", "unit_of_measurement": "l/min"}
+    # As ESPHome announces a sensor, and as Home Assistant's documentation announces a device with all its components.
+    entity: dict[str, object] = {
+        "unit_of_meas": "L/min",
+        "name": "Flow",
+        "stat_t": "pool/sensor/flow/state",
+        "avty_t": "pool/status",
+    }
+    entity |= {"uniq_id": "ESPsensorflow", "dev": {"ids": "84f3eb1a2b3c", "name": "pool", "sw": "esphome v2026.6.0"}}
+    level = {"p": "sensor", "unit_of_meas": "cm", "val_tpl": "{{ value_json.level }}", "uniq_id": "l1"}
+    whole = {"dev": {"ids": "a1"}, "o": {"name": "tank"}, "cmps": {"level": level}, "stat_t": "tank/state"}
     bridged = {"state_topic": "zigbee2mqtt/attic/north", "value_template": "{{ value_json.temperature }}"}
     device.publish("zigbee2mqtt/bridge/devices", json.dumps(devices).encode(), retain=True)
-    device.publish("homeassistant/sensor/flow/config", json.dumps(entity).encode(), retain=True)
+    device.publish("homeassistant/sensor/pool/flow/config", json.dumps(entity).encode(), retain=True)
+    device.publish("homeassistant/device/tank/config", json.dumps(whole).encode(), retain=True)
     address = Address(HOST, broker.port)
     settings = MqttFeedSettings(
         broker=address, zigbee2mqtt="zigbee2mqtt", home_assistant="homeassistant", tasmota="tele/+/SENSOR"
@@ -262,15 +272,17 @@ def test_zigbee2mqtt_and_home_assistant_find_their_topics_by_themselves(broker: 
     def all_read() -> bool:
         device.publish("homeassistant/sensor/attic/config", json.dumps(bridged).encode())
         device.publish("zigbee2mqtt/attic/north", b'{"temperature": 5}')
-        device.publish("pool/flow", b"12.5")
+        device.publish("pool/sensor/flow/state", b"12.5")
+        device.publish("tank/state", b'{"level": 80}')
         device.publish("tele/plug/SENSOR", b'{"ENERGY": {"Power": 7}}')
         found.extend(feed.poll(time.time()))
-        return len({reading.address for reading in found}) == 3
+        return len({reading.address for reading in found}) == 4
 
     wait(all_read, "not everything is read")
     assert {(one.address, one.unit) for one in feed.quantities()} == {
         ("zigbee2mqtt/attic/north#/temperature", "°C"),
-        ("pool/flow#", "l/min"),
+        ("pool/sensor/flow/state#", "L/min"),
+        ("tank/state#/level", "cm"),
         ("tele/plug/SENSOR#/ENERGY/Power", "W"),
     }
     times = [reading.time for reading in found if reading.address.startswith("zigbee2mqtt")]

@@ -123,6 +123,18 @@ def test_a_csv_file_that_grows(tmp_path: Path) -> None:
     feed.close()
 
 
+def test_addresses_are_the_same_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.csv"
+    append(path, "x\n")
+    (tmp_path / "b").mkdir()
+    monkeypatch.chdir(tmp_path / "b")
+    for way in (path, Path("../a.csv"), tmp_path / "b" / ".." / "a.csv"):
+        feed = CsvFeedSettings(way).open(None)
+        assert found(feed) == []
+        assert [one.address for one in feed.quantities()] == [f"{path}#x"]
+        feed.close()
+
+
 def test_without_a_time_only_new_rows_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     append(path, "x\n1\n")

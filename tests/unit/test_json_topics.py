@@ -60,8 +60,8 @@ def test_no_repr_shows_what_was_measured() -> None:
 def test_a_catalogue_counts_rates_and_passes_what_is_wanted() -> None:
     every = Catalogue(None)
     every.take(Reading("a", float(time), 1.0) for time in range(11))
-    every.take([Reading("b", 3.0, 1.0)])
-    assert [(quantity.address, quantity.rate) for quantity in every.quantities()] == [("a", 1.0), ("b", None)]
+    every.take([Reading("b", 3.0, "ON")])
+    assert every.quantities() == [Quantity("a", rate=1.0), Quantity("b", about="texts")]
     picky = Catalogue({"a": 1.0})
     assert picky.take([Reading("b", 2.0, 1.0), Reading("a", 1.0, 1.0), Reading("a", 2.0, 1.0)]) == [
         Reading("a", 2.0, 1.0)

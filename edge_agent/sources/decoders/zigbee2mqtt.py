@@ -107,8 +107,8 @@ def _exposed(exposes: object, above: str, depth: int) -> Iterator[tuple[str, dic
         exposed = table_of(one)
         key = text_of(exposed.get("property"))
         if "features" in exposed:
-            # A light, a switch and the like only group their features; a composite holds them under its property.
-            inside = f"{above}/{escape(key)}" if exposed.get("type") == "composite" and key else above
+            # A composite holds its features under its property; a light, a switch and the like only group theirs.
+            inside = f"{above}/{escape(key)}" if key else above
             if depth < DEEPEST_VALUE:
                 yield from _exposed(exposed["features"], inside, depth + 1)
         elif key and exposed.get("type") != "list" and int(number_of(exposed.get("access")) or 0) & _PUBLISHED:
