@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "goodput": ["goodput.py"],
     "round_bytes": ["round_bytes.py"],
     "agent_footprint": ["agent_footprint.py"],
+    "decision_latency": ["decision_latency.py"],
     "bytes_to_accuracy": ["bytes_to_accuracy.py", "--quick"],
 }
 """Scripts with their arguments besides `--json`, by the names of their figures."""

@@ -92,7 +92,9 @@ class Decisions:
             return pause
         self._last, window = found
         said = score(schema, model, window) if window is not None else None
-        if said is not None and self._link.say(self._topics.state, json.dumps(said).encode()):
+        if said is not None and self._link.say(
+            self._topics.state, json.dumps({**said, "at": round(self._last / schema.rate, 3)}).encode()
+        ):
             self._told += 1
         return pause
 

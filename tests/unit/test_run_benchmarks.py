@@ -20,8 +20,8 @@ Path(sys.argv[-1]).write_text(json.dumps(sys.argv[1:-1]))
 def fakes(tmp_path: Path) -> Path:
     """The runner beside scripts that write their arguments as their figures."""
     (tmp_path / "run.py").write_text(RUN.read_text())
-    names = ("watch_splits", "secagg", "large_round", "goodput", "round_bytes", "agent_footprint", "bytes_to_accuracy")
-    for name in names:
+    names = ("watch_splits", "secagg", "large_round", "goodput", "round_bytes", "agent_footprint", "decision_latency")
+    for name in (*names, "bytes_to_accuracy"):
         assert (SCRIPTS / f"{name}.py").exists()
         (tmp_path / f"{name}.py").write_text(FAKE)
     return tmp_path
@@ -44,6 +44,7 @@ def test_without_arguments_all_figures_go_to_the_build_directory(fakes: Path) ->
         "goodput": ["--json"],
         "round_bytes": ["--json"],
         "agent_footprint": ["--json"],
+        "decision_latency": ["--json"],
         "bytes_to_accuracy": ["--quick", "--json"],
     }
 
