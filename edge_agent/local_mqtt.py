@@ -20,8 +20,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from edge_agent.sources.decoders.decoder import Message
-from edge_agent.sources.payloads import LARGEST_PAYLOAD
+from edge_agent.sources.decoders.decoder import LARGEST_MESSAGE, Message
 from hushfleet.configuration import Range
 from hushfleet.errors import ConfigurationError
 
@@ -102,7 +101,7 @@ class LocalMqtt:
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.MaximumPacketSize = LARGEST_PAYLOAD + _LONGEST_TOPIC
+        properties.MaximumPacketSize = LARGEST_MESSAGE + _LONGEST_TOPIC
         client.connect_async(broker.host, broker.port, clean_start=True, properties=properties)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="owner's broker", daemon=True)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from hushfleet.errors import MalformedError
 
 LARGEST_PAYLOAD = 2**18
-"""Bytes of one message: a Zigbee network's list of devices is the largest that is known."""
+"""Bytes of a document, where nothing else is said."""
 LONGEST_TEXT = 64
 """Characters of a text that is taken for a value."""
 DEEPEST_VALUE = 8
@@ -22,14 +22,14 @@ _ESCAPED = re.compile(r"~[01]")
 _INDEX = re.compile(r"0|[1-9]\d{0,8}", re.ASCII)
 
 
-def parse_json(payload: bytes) -> Any:
-    """A JSON document (RFC 8259).
+def parse_json(payload: bytes, largest: int = LARGEST_PAYLOAD) -> Any:
+    """A JSON document (RFC 8259) of at most so many bytes.
 
     Raises:
         MalformedError: it is none, it is not UTF-8, too large or nested too deeply, or it holds NaN or Infinity.
     """
-    if len(payload) > LARGEST_PAYLOAD:
-        raise MalformedError(f"a payload of more than {LARGEST_PAYLOAD} bytes")
+    if len(payload) > largest:
+        raise MalformedError(f"a payload of more than {largest} bytes")
     try:
         return json.loads(payload.decode("utf-8"), parse_constant=_refuse_constant)
     except UnicodeDecodeError:

@@ -31,7 +31,7 @@ def found(decoder: Decoder, topic: str, content: Any) -> dict[str, float | str]:
 # Zigbee2MQTT.
 
 # A list as `bridge/devices` gives it: a coordinator without definition, a climate sensor in a room, a plug, a bulb.
-BRIDGE = [
+BRIDGE: list[dict[str, Any]] = [
     {"ieee_address": "0x00124b00120144ae", "type": "Coordinator", "friendly_name": "Coordinator", "definition": None},
     {
         "ieee_address": "0x00158d00018255df",
@@ -143,6 +143,14 @@ def test_last_seen_is_the_time_and_lets_a_kept_state_be_read(zigbee: Zigbee2Mqtt
         decoded = zigbee.decode(message("zigbee2mqtt/kitchen/sensor", state, retained=True))
         assert [reading.time for reading in decoded.readings] == [1_700_000_000.0]
     assert not zigbee.decode(message("zigbee2mqtt/kitchen/sensor", {"temperature": 20}, retained=True)).readings
+
+
+def test_a_large_zigbee_network_is_known() -> None:
+    padded = [{**device, "endpoints": {"1": "x" * 5_000}} for device in BRIDGE * 100]
+    assert len(json.dumps(padded)) > 10**6
+    assert len(Zigbee2Mqtt("z").decode(message("z/bridge/devices", padded)).quantities) == 800
+    with pytest.raises(MalformedError, match="more than 4194304 bytes"):
+        Zigbee2Mqtt("z").decode(message("z/bridge/devices", BRIDGE * 10_000))
 
 
 def test_a_zigbee_network_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,6 +199,11 @@ def test_a_network_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
 
+def test_a_payload_has_bounds(node: Node) -> None:
+    with pytest.raises(MalformedError, match="more than 262144 bytes"):
+        node.decoder.decode(Message("spBv1.0/Plant/NBIRTH/E", b"\0" * (2**18 + 1), 1.0))
+
+
 def test_only_topics_of_the_group_are_heard() -> None:
     decoder = Sparkplug("Plant")
     topics = ["NBIRTH/E", "DDATA/E/D", "NCMD/E", "DCMD/E/D", "NDATA/E/D", "DDATA/E", "NDATA"]

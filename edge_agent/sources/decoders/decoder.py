@@ -6,6 +6,9 @@ from typing import Protocol
 
 from edge_agent.sources.readings import Quantity, Reading
 
+LARGEST_MESSAGE = 2**22
+"""Bytes: the list of devices of a large Zigbee network has more than one million."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -13,7 +16,7 @@ class Message:
 
     Attributes:
         topic: without wildcards.
-        payload: at most `payloads.LARGEST_PAYLOAD` bytes.
+        payload: at most `LARGEST_MESSAGE` bytes.
         time: seconds since 1970 of its arrival.
         retained: whether the broker had kept it: what it measured is older than its arrival, nobody knows by how much.
     """

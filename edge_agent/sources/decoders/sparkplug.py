@@ -10,7 +10,7 @@ from typing import Any
 
 from edge_agent.sources.decoders.decoder import Decoded, Message
 from edge_agent.sources.decoders.sparkplug_payload import parse_payload
-from edge_agent.sources.payloads import moment, number_of, values
+from edge_agent.sources.payloads import LARGEST_PAYLOAD, moment, number_of, values
 from edge_agent.sources.readings import Quantity, Reading
 from hushfleet.errors import MalformedError
 
@@ -83,6 +83,8 @@ class Sparkplug:
             return Decoded()
         _, group, kind, name, *devices = message.topic.split("/")
         device = devices[0] if devices else ""
+        if len(message.payload) > LARGEST_PAYLOAD:
+            raise MalformedError(f"a payload of more than {LARGEST_PAYLOAD} bytes")
         payload = parse_payload(message.payload)
         if len(payload.metrics) > MOST_METRICS:
             raise MalformedError(f"more than {MOST_METRICS} metrics of a Sparkplug node")

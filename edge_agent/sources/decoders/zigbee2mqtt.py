@@ -7,7 +7,7 @@ only the list of devices tells where a topic's name ends.
 from collections.abc import Iterator
 from typing import Any
 
-from edge_agent.sources.decoders.decoder import Decoded, Message
+from edge_agent.sources.decoders.decoder import LARGEST_MESSAGE, Decoded, Message
 from edge_agent.sources.payloads import (
     DEEPEST_VALUE,
     at,
@@ -64,7 +64,7 @@ class Zigbee2Mqtt:
         return Decoded()
 
     def _learn(self, message: Message) -> Decoded:
-        devices = parse_json(message.payload)
+        devices = parse_json(message.payload, LARGEST_MESSAGE)
         if not isinstance(devices, list):
             raise MalformedError("a list of Zigbee devices that is none")
         self._pointers = {}
