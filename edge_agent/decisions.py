@@ -100,7 +100,7 @@ class Decisions:
 
     def _announce(self, schema: Schema) -> None:
         """Tell Home Assistant what there is, again whenever it says that it has started."""
-        born = any(message.payload == ONLINE.encode() for message in self._link.take())
+        born = ONLINE.encode() in [message.payload for message in iter(self._link.take, None)]
         if self._topics.birth and (born or schema is not self._announced):
             self._announced = schema
             self._link.keep(self._topics.config, discovery(schema, self._topics))

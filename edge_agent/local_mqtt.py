@@ -27,8 +27,6 @@ from hushfleet.errors import ConfigurationError
 MOST_WAITING = 20_000
 MOST_WAITING_BYTES = 2**24
 """Messages and bytes that wait to be asked for; the oldest make room."""
-LARGEST_BITE = 2_000
-"""Messages that are taken in one call, so that none takes long."""
 
 _LONGEST_TOPIC = 1024
 _BAD_USER, _NOT_AUTHORIZED, _WRONG_VERSION = 0x86, 0x87, 0x84
@@ -120,12 +118,14 @@ class LocalMqtt:
             if gone := sorted(before - filters):
                 self._client.unsubscribe(gone)
 
-    def take(self) -> list[Message]:
-        """The oldest messages that nobody has taken yet, at most `LARGEST_BITE`, in their order."""
+    def take(self) -> Message | None:
+        """The oldest message that nobody has taken yet; None if there is none."""
         with self._lock:
-            taken = [self._waiting.popleft() for _ in range(min(LARGEST_BITE, len(self._waiting)))]
-            self._waiting_bytes -= sum(len(message.payload) for message in taken)
-        return taken
+            if not self._waiting:
+                return None
+            message = self._waiting.popleft()
+            self._waiting_bytes -= len(message.payload)
+            return message
 
     def say(self, topic: str, payload: bytes) -> bool:
         """Publish something that is of no use later; whether there is a connection."""

@@ -1,6 +1,7 @@
 """A feed of the owner's broker: its messages, decoded by the formats that the owner names."""
 
 import math
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from typing import Literal
 
 from edge_agent.local_mqtt import LocalBroker, LocalMqtt
 from edge_agent.sources.catalogue import Catalogue
-from edge_agent.sources.decoders.decoder import Decoder
+from edge_agent.sources.decoders.decoder import Decoder, Message
 from edge_agent.sources.decoders.home_assistant import HomeAssistant
 from edge_agent.sources.decoders.json_topics import JsonTopic, JsonTopics
 from edge_agent.sources.decoders.tasmota import Tasmota
@@ -16,6 +17,9 @@ from edge_agent.sources.decoders.zigbee2mqtt import Zigbee2Mqtt
 from edge_agent.sources.payloads import check_filter
 from edge_agent.sources.readings import Quantity, Reading
 from hushfleet.errors import ConfigurationError, MalformedError
+
+LONGEST_LOOK = 0.5
+"""Seconds after which what else has arrived waits for the next look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,20 +110,24 @@ class MqttFeed:
     def poll(self, now: float) -> list[Reading]:
         """See `Feed`; messages carry the time of their arrival themselves."""
         passed: list[Reading] = []
-        for message in self._link.take():
-            place = next((place for place, one in enumerate(self._decoders) if one.covers(message.topic)), None)
-            if place is None:
-                continue
-            try:
-                decoded = self._decoders[place].decode(message)
-            except MalformedError as error:
-                self._catalogue.refused[str(error)] += 1
-                continue
-            self._catalogue.refused.update(decoded.refused)
-            self._catalogue.describe(one for one in decoded.quantities if not self._is_read_before(one, place))
-            passed += self._catalogue.take(decoded.readings)
+        end = time.monotonic() + LONGEST_LOOK
+        while time.monotonic() < end and (message := self._link.take()) is not None:
+            passed += self._decoded(message)
         self._listen()
         return passed
+
+    def _decoded(self, message: Message) -> list[Reading]:
+        place = next((place for place, one in enumerate(self._decoders) if one.covers(message.topic)), None)
+        if place is None:
+            return []
+        try:
+            decoded = self._decoders[place].decode(message)
+        except MalformedError as error:
+            self._catalogue.refused[str(error)] += 1
+            return []
+        self._catalogue.refused.update(decoded.refused)
+        self._catalogue.describe(one for one in decoded.quantities if not self._is_read_before(one, place))
+        return self._catalogue.take(decoded.readings)
 
     def quantities(self) -> list[Quantity]:
         """See `Feed`."""

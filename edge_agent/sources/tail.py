@@ -44,6 +44,8 @@ class Tail:
         try:
             return self._read()
         except FileNotFoundError:
+            # What is made from now on is new.
+            self._from_start = True
             self._error = f"there is no file {self._path}; it is read as soon as there is"
         except OSError as error:
             self._error = f"cannot read {self._path}: {error.strerror}; name a file that the agent's user may read"
@@ -57,7 +59,7 @@ class Tail:
 
     def _read(self) -> list[bytes]:
         file = self._file or self._open(self._from_start)
-        # Whatever replaces this file, or is found when it was not there yet, is new.
+        # So is whatever replaces this file.
         self._from_start = True
         here = os.fstat(file.fileno())
         if here.st_size < file.tell():

@@ -3,6 +3,7 @@
 import os
 import socket
 import sqlite3
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -68,9 +69,29 @@ def test_a_rotated_file_is_read_to_its_end_and_the_new_one_from_its_start(tmp_pa
     path.unlink()
     assert followed.lines() == []
     assert "there is no file" in str(followed.trouble)
-    append(path, "four\n")
+    append(path, "four\nfi")
     assert followed.lines() == [b"four"]
+    path.unlink()
+    append(path, "six\n")
+    assert followed.lines() == [b"six"]
     assert followed.refused == {}
+    followed.close()
+
+
+def test_a_file_that_is_made_later_is_new(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    followed = Tail(path, from_start=False, has_header=True)
+    assert followed.lines() == []
+    append(path, "header\none\n")
+    assert followed.lines() == [b"one"]
+    followed.close()
+    followed = Tail(path, from_start=False, has_header=True)
+    assert followed.lines() == []
+    path.unlink()
+    append(path, "head")
+    assert followed.lines() == []
+    append(path, "er\ntwo\n")
+    assert followed.lines() == [b"two"]
     followed.close()
 
 
@@ -103,6 +124,19 @@ def test_what_is_no_file_is_told_and_never_waited_for(tmp_path: Path) -> None:
         followed = Tail(path, from_start=True)
         assert followed.lines() == []
         assert "it is not a file; name a file that the agent's user may read" in str(followed.trouble)
+
+
+def test_a_file_without_line_ends_is_not_kept_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    append(path, b"x" * (40 * tail.LARGEST_BITE))
+    followed = Tail(path, from_start=True)
+    tracemalloc.start()
+    for _ in range(40):
+        assert followed.lines() == []
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * tail.LARGEST_BITE
+    followed.close()
 
 
 # CSV.

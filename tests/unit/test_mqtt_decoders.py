@@ -358,6 +358,7 @@ def test_tasmota_sensors() -> None:
         "/ENERGY/Factor": (None, "ENERGY"),
     }
     assert {reading.time for reading in decoded.readings} == {1000.0}
+    assert not decoder.decode(message("tele/plug/SENSOR", content, retained=True)).readings
     assert found(decoder, "tele/plug/SENSOR", {"ANALOG": {"A0": 5}}) == {"tele/plug/SENSOR#/ANALOG/A0": 5.0}
     for odd in ({"": 1}, {"Temperature": 1}, {"0": {"1": 2}}):
         found(decoder, "tele/plug/SENSOR", odd)

@@ -176,6 +176,7 @@ def test_null_missing_and_endless_values_are_no_readings(node: Node) -> None:
     payload.metrics[1].ClearField("float_value")
     addNullMetric(payload, "c", 3, MetricDataType.Int32)
     payload.metrics[-1].is_null = True
+    payload.metrics[-1].int_value = 5
     born = node.send("NBIRTH", payload)
     assert (list(born.readings), list(born.refused)) == ([], ["a number that is not finite"])
     assert len(born.quantities) == 3

@@ -166,7 +166,7 @@ def _read(node: _Node, device: str, payload: Any, arrival: float) -> tuple[list[
         found = node.names.get(device, {}).get(metric.name) if metric.name else node.aliases.get(metric.alias)
         if found is None or metric.is_null:
             continue
-        time = moment(metric.timestamp / 1000) or moment(payload.timestamp / 1000) or arrival
+        time = moment(metric.timestamp) or moment(payload.timestamp) or arrival
         parts, dropped = values([("", _value(metric, found.kind))])
         refused += dropped
         readings += [Reading(found.address, time, value) for _, value in parts]
