@@ -279,6 +279,43 @@ def test_a_table_that_was_emptied_or_a_file_that_was_replaced_is_read_anew(datab
     assert len(found(feed)) == 1
 
 
+def test_a_database_with_a_write_ahead_log_is_read_beside_its_writer(database: Path) -> None:
+    feed = SqliteFeedSettings(database, "other").open(None)
+    assert found(feed) == []
+    writer = sqlite3.connect(database, isolation_level=None)
+    writer.execute("PRAGMA journal_mode = WAL")
+    writer.execute("INSERT INTO other VALUES (1)")
+    assert [value for _, _, value in found(feed)] == [1.0]
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute("INSERT INTO other VALUES (2)")
+    assert found(feed) == []
+    assert feed.trouble is None
+    writer.execute("COMMIT")
+    assert [value for _, _, value in found(feed)] == [2.0]
+    writer.close()
+    assert found(feed) == []
+    assert feed.trouble is None
+
+
+def test_what_a_writer_left_behind_in_a_crash_is_the_writers_to_repair(database: Path, tmp_path: Path) -> None:
+    insert(database, (1, 1, None, None))
+    writer = sqlite3.connect(database, isolation_level=None)
+    writer.execute("PRAGMA cache_size = 1")
+    writer.execute("BEGIN")
+    writer.executemany('INSERT INTO "my ""log""" VALUES (2, 2, ?, NULL)', [("x" * 1000,)] * 100)
+    (tmp_path / "crashed").mkdir()
+    copies = [tmp_path / "crashed" / f"a.db{suffix}" for suffix in ("", "-journal")]
+    for copy, suffix in zip(copies, ("", "-journal"), strict=True):
+        copy.write_bytes(database.with_name(database.name + suffix).read_bytes())
+    writer.execute("ROLLBACK")
+    writer.close()
+    before = [copy.read_bytes() for copy in copies]
+    feed = SqliteFeedSettings(copies[0], TABLE, time="at").open(None)
+    assert found(feed) == []
+    assert "cannot read" in str(feed.trouble)
+    assert [copy.read_bytes() for copy in copies] == before
+
+
 def test_what_cannot_be_read_is_told(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     feed = SqliteFeedSettings(database, "othre").open(None)
     assert found(feed) == []
