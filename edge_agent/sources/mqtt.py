@@ -56,8 +56,12 @@ class MqttFeedSettings:
         return MqttFeed(self.broker, self._decoders(), wanted)
 
     def _decoders(self) -> list[Decoder]:
-        """What names its topics most narrowly comes first; of two that announce a topic, the first one reads it."""
+        """A single topic that the owner names comes first, topics with wildcards last."""
+        single = tuple(one for one in self.json if not set("+#") & set(one.topic))
+        others = tuple(one for one in self.json if one not in single)
         decoders: list[Decoder] = []
+        if single:
+            decoders.append(JsonTopics(single))
         if self.zigbee2mqtt is not None:
             decoders.append(Zigbee2Mqtt(self.zigbee2mqtt))
         if self.tasmota is not None:
@@ -66,8 +70,8 @@ class MqttFeedSettings:
             decoders.append(_sparkplug(self.sparkplug))
         if self.home_assistant is not None:
             decoders.append(HomeAssistant(self.home_assistant))
-        if self.json:
-            decoders.append(JsonTopics(self.json))
+        if others:
+            decoders.append(JsonTopics(others))
         return decoders
 
 

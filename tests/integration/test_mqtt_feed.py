@@ -335,3 +335,22 @@ def test_a_name_that_is_none_is_told_and_does_not_end_the_feed() -> None:
     feed = MqttFeedSettings(broker=Address("a" * 70 + ".example"), json=(JsonTopic("#"),)).open(None)
     wait(partial(tells, feed, "correct host and port"), "no trouble is told")
     feed.close()
+
+
+def test_a_topic_that_the_owner_names_is_read_as_the_owner_says(broker: LocalBroker, device: Device) -> None:
+    for name, template in (("a", "{{ value_json.a }}"), ("b", "{{ value_json.b * 2 }}")):
+        entity = {"state_topic": "named/state", "value_template": template, "unit_of_measurement": "V"}
+        device.publish(f"homeassistant/sensor/{name}/config", json.dumps(entity).encode(), retain=True)
+    topics = (JsonTopic("named/state", units={"/b": "A"}), JsonTopic("named/#", ("/nothing",)))
+    feed = connected(MqttFeedSettings(broker=Address(HOST, broker.port), home_assistant="homeassistant", json=topics))
+    found: set[str] = set()
+
+    def read() -> bool:
+        device.publish("named/state", b'{"a": 1, "b": 2}')
+        found.update(reading.address for reading in feed.poll(time.time()))
+        return len(found) == 2
+
+    wait(read, "not both are read")
+    units = {one.address: one.unit for one in feed.quantities() if one.address.startswith("named")}
+    assert units == {"named/state#/a": None, "named/state#/b": "A"}
+    feed.close()
