@@ -33,6 +33,7 @@ from hushfleet.errors import MalformedError
         (r'm fieldKey="\"string\" within a string"', Line("m", {}, {"fieldKey": '"string" within a string'}, None)),
         (r"m,tag\ Key1=tag\ Value1 fieldKey=1", Line("m", {"tag Key1": "tag Value1"}, {"fieldKey": 1.0}, None)),
         (r'm f="C:\\path"', Line("m", {}, {"f": r"C:\path"}, None)),
+        (r"m\=x,t=a\=b f=1", Line(r"m\=x", {"t": "a=b"}, {"f": 1.0}, None)),
         (r'm f="a\b"', Line("m", {}, {"f": r"a\b"}, None)),
         ('m f="a,b c=d" 5', Line("m", {}, {"f": "a,b c=d"}, 5)),
         ("m,tag=🍭 f=1", Line("m", {"tag": "🍭"}, {"f": 1.0}, None)),
