@@ -6,7 +6,7 @@ the coordinator ends and starts again once, at any moment. Nine members, of whic
 
 import random
 from collections import Counter
-from functools import cache
+from functools import cache, partial
 from itertools import count
 
 from shared_work import shared_work
@@ -41,6 +41,7 @@ class Failing:
         self.world.committed = lambda index, actions: self._committed(list(actions)) if index == 0 else None
         self.world.training_time = lambda index, plan: self.chance.uniform(2.0, 5.0)
         self._announced: dict[int, float] = {}
+        self._gone: set[int] = set()
 
     def run(self, rounds: int) -> Counter[str]:
         """How so many rounds ended; those that did not end in time are hung."""
@@ -58,6 +59,11 @@ class Failing:
         for action in actions:
             if isinstance(action, Note) and action.event == "plan":
                 self._fail(int(str(action.fields["round"])))
+            elif isinstance(action, Note) and action.event == "round":
+                # The next round may come at once, and draws anew who is gone.
+                for index in self._gone:
+                    self.world.at(self.world.now, partial(self.world.start, index))
+                self._gone.clear()
 
     def _fail(self, number: int) -> None:
         """Who is gone in this round."""
@@ -65,16 +71,17 @@ class Failing:
         self._announced[number] = world.now
         for index in world.keys.participants():
             if chance.random() < LOST:
-                self._take(index, chance.uniform(0, 2.0), ROUND_SECONDS)
+                self._take(index, chance.uniform(0, 2.0))
         for index in world.keys.members():
             if chance.random() < FAILED:
-                self._take(index, 0.0, ROUND_SECONDS)
-        self._take(0, chance.uniform(0, 15.0), chance.uniform(1, 5))
+                self._take(index, 0.0)
+        restart = world.now + chance.uniform(0, 15.0)
+        world.at(restart, lambda: world.crash(0, keep_session=True))
+        world.at(restart + chance.uniform(1, 5), lambda: world.start(0))
 
-    def _take(self, index: int, after: float, downtime: float) -> None:
-        world = self.world
-        world.at(world.now + after, lambda: world.crash(index, keep_session=True))
-        world.at(world.now + after + downtime, lambda: world.start(index))
+    def _take(self, index: int, after: float) -> None:
+        self._gone.add(index)
+        self.world.at(self.world.now + after, lambda: self.world.crash(index, keep_session=True))
 
 
 def measure(rounds: int, first_seed: int, rounds_a_seed: int = 100) -> Counter[str]:
