@@ -168,7 +168,9 @@ class Round:
             self._opening = Opening(
                 self._context, self.plan, self._plan_hash, self._open.set, epoch, self._uploads.total
             )
-        return [Note("resumed", {"round": self.plan.round, "accepted": len(self._uploads.accepted)})]
+        resumed = Note("resumed", {"round": self.plan.round, "accepted": len(self._uploads.accepted)})
+        # Whoever has given up in the meantime sends nothing that would have anyone look.
+        return [resumed, Wake(self.plan.closes)]
 
     def _new_uploads(self, documents: Documents) -> Uploads:
         assert self.plan is not None

@@ -87,6 +87,7 @@ class Runner:
         self._perform, self._clock = perform, clock
         self._events: queue.SimpleQueue[tuple[Event | None, AckToken | None]] = queue.SimpleQueue()
         self._wakes: list[float] = []
+        self._looked = 0.0
         self._stopping = threading.Event()
         self._newest = 0.0
         self.role: Any = None
@@ -119,7 +120,9 @@ class Runner:
     def _collect(self) -> list[tuple[Event | None, AckToken | None]]:
         """The events that wait, at most a batch; the clock's own when its time has come."""
         now = self._clock()
-        wake = min(self._wakes[0] if self._wakes else now + TICK, now + TICK)
+        # Counted from the last look: what happens meanwhile may be no role's matter, and must not put it off.
+        tick = self._looked + TICK if 0 <= now - self._looked < TICK else now
+        wake = min(self._wakes[0], tick) if self._wakes else tick
         batch: list[tuple[Event | None, AckToken | None]] = []
         try:
             batch.append(self._events.get(timeout=max(0.0, wake - now)))
@@ -131,6 +134,7 @@ class Runner:
         while self._wakes and self._wakes[0] <= now:
             heapq.heappop(self._wakes)
         if not batch or now >= wake:
+            self._looked = now
             batch.append((lambda role, time: role.on_wake(time), None))
         return batch
 

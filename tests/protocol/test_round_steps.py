@@ -422,6 +422,7 @@ def restarted(change: Callable[[Listener], None], **policy: Any) -> Listener:
 def test_a_round_goes_on_after_a_restart_and_says_so() -> None:
     fleet = restarted(lambda fleet: None)
     assert fleet.said("resumed") == [{"round": 1, "accepted": 1}]
+    assert float(fleet.plan().closes) in fleet.wakes(fleet.world.now)
     assert fleet.round.accepted() == 1
     fleet.until("round")
     assert fleet.result().outcome == APPLIED

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from io import StringIO
+from itertools import pairwise
 from typing import Any
 
 from hushfleet.actions import Publish, Save
 from hushfleet.journal import Journal
 from hushfleet.mqtt.events import AckToken
-from hushfleet.runner import SET_BACK, Runner
+from hushfleet.runner import SET_BACK, TICK, Runner
 from hushfleet.scratch import ScratchStore
 
 NOW = 1_700_000_000.0
@@ -43,6 +44,9 @@ class Role:
 
     def on_connected(self, session_present: bool, now: float) -> list[Any]:
         return [Save("connected", bytes([self.number]))]
+
+    def on_wake(self, now: float) -> list[Any]:
+        return []
 
     def say(self, now: float) -> list[Any]:
         return [Publish(f"said/{self.number}", b"")]
@@ -99,3 +103,30 @@ def test_a_clock_that_is_set_back_a_little_does_not() -> None:
     link, _, said = run(iter([NOW, NOW, NOW, NOW - SET_BACK + 1]), lambda role, now: role.say(now))
     assert link.sent == ["born/1", "said/1"]
     assert said == ""
+
+
+def test_whatever_else_happens_a_role_looks_at_the_clock() -> None:
+    """Something of no role's happens every two seconds, and nothing was asked to be woken for."""
+    time, looks = [NOW], list[float]()
+
+    class Watching(Role):
+        def on_wake(self, now: float) -> list[Any]:
+            looks.append(now)
+            return []
+
+    runner = Runner(
+        lambda: Watching(1), ScratchStore(), Link(), Journal("json", StringIO()), lambda action: None, lambda: time[0]
+    )
+
+    def happen(role: Role, now: float) -> list[Any]:
+        time[0] += 2.0
+        if time[0] < NOW + 100:
+            runner.post(happen)
+        else:
+            runner.stop()
+        return []
+
+    runner.post(happen)
+    runner.run(lambda role, now: [])
+    assert len(looks) >= 100 / TICK - 1
+    assert all(later - earlier <= TICK + 2 for earlier, later in pairwise(looks))
