@@ -18,7 +18,9 @@ on_debian_12() {
 }
 
 have_debian_packages() {
-    ! dpkg-query -W -f '${db:Status-Status}\n' "${debian_packages[@]}" 2>&1 | grep -qvx installed
+    local found
+    # Of a package that it has never heard of, dpkg-query says nothing but by its exit code.
+    found=$(dpkg-query -W -f '${db:Status-Status}\n' "${debian_packages[@]}" 2>/dev/null) && ! grep -qvx installed <<<"$found"
 }
 
 source=
