@@ -77,6 +77,14 @@ def test_the_oldest_go_first_by_days(tmp_path: Path) -> None:
     assert times[-1] - NOW == 60 * 90 - 1
 
 
+def test_a_reading_far_ahead_of_the_clock_makes_no_other_old(tmp_path: Path) -> None:
+    store = ReadingStore(tmp_path / "readings.db", KEEP)
+    filled(store, 5)
+    store.add("t", NOW + 10**8, 1.0)
+    filled(store, 5, NOW + 300)
+    assert len(store.readings("t")[0]) == 601
+
+
 def test_the_oldest_go_first_by_bytes(tmp_path: Path) -> None:
     chance = np.random.default_rng(1)
     store = ReadingStore(tmp_path / "readings.db", Keep(megabytes=0.1))
