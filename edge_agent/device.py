@@ -87,6 +87,7 @@ class Device:
         self._plan_frame = self._settled_plan = b""
         self._calls: dict[int, bytes] = {}
         self._results: dict[int, bytes] = {}
+        self._survivors: tuple[str, bytes] | None = None
         self._transcript: tuple[bytes, Transcript] | None = None
         self._scored = 0
         self._results_asked = 0.0
@@ -248,7 +249,8 @@ class Device:
                 receipt = read_message(Frame.from_bytes(data), Receipt, self.context.fleet, key_of)
                 return self.participant.on_receipt(receipt, now)
             case "survivors":
-                return [*self.member.on_survivors(data, now)]
+                self._survivors = self.context.topics.down(self.context.index, at.name, at.round_number), data
+                return []
             case "request":
                 return [*self.member.on_request(data, now)]
             case _:
@@ -336,7 +338,7 @@ class Device:
             actions += self.participant.advance(now)
         elif state in (STALE, UPGRADE):
             actions += self._decline_plan(STALE_FLEET if state == STALE else UPGRADE_NEEDED, state, now)
-        return actions
+        return [*actions, *self._advance_survivors(now)]
 
     def _advance_results(self, now: float) -> list[DeviceAction]:
         trust = self.context.trust
@@ -420,6 +422,16 @@ class Device:
         except HushfleetError as error:
             return [self._refused(self.context.topics.plan(), error)]
         return self.participant.decline(plan.round, frame.hash(self.context.fleet), reason, why)
+
+    def _advance_survivors(self, now: float) -> list[DeviceAction]:
+        """A fast round's set overtakes the transcript with which this device verifies the plan: the plan first."""
+        if self._survivors is None or self._plan_frame != self._settled_plan:
+            return []
+        (topic, data), self._survivors = self._survivors, None
+        try:
+            return [*self.member.on_survivors(data, now)]
+        except HushfleetError as error:
+            return [self._refused(topic, error)]
 
     def _fetch_transcript(self, plan: Plan, now: float) -> list[DeviceAction]:
         name: Hashable = ("transcript", plan.transcript)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from adversary import Adversary, Announced
-from world import START, RoundSettings, World, make_fleet
+from world import START, Faults, RoundSettings, World, make_fleet
 
 from edge_agent.member import ANSWER, Answer, Member
 from hushfleet.actions import Action, Erase, Note, Publish, Save
@@ -77,6 +77,21 @@ def test_a_set_is_answered_by_a_record_a_mask_sum_and_a_word_in_the_log() -> Non
     assert note == Note("answered", {"round": asked.number, "survivors": 4})
     # Asked again it says the same, and writes nothing.
     assert asked.show() == [publish]
+
+
+def test_a_set_that_overtakes_the_transcript_is_answered_as_soon_as_the_plan_is_verified() -> None:
+    asked = Asked()
+    world = asked.world
+    world.crash(MEMBER)
+    world.faults = Faults(loss=1.0, hits=lambda topic: "/transcript/" in topic)
+    world.start(MEMBER)
+    world.run_for(5)
+    assert asked.adversary.tell(MEMBER, "survivors", asked.survivors, asked.number) == []
+    assert not world.device(MEMBER).refusals
+    world.faults = Faults()
+    # The coordinator does not ask again: there is none, only its double.
+    world.run(world.noted(MEMBER, "answered"), 120.0)
+    assert not world.device(MEMBER).refusals
 
 
 def test_a_request_is_answered_by_a_record_a_share_and_a_word_in_the_log() -> None:
