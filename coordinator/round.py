@@ -452,6 +452,7 @@ class Round:
         )
         self.outcome = OUTCOMES[outcome]
         self._done = _Done(plan.model, self.done(plan.model) + 1)
+        outputs = documents.model.layers[-1].outputs
         note = Note(
             "round",
             {
@@ -464,7 +465,9 @@ class Round:
                 "blamed": sorted(opening.blamed) if opening and opening.blamed else None,
                 "declined": len(self._declined),
                 "version": version[0],
-                "accuracy": metrics.correct / metrics.evaluated if metrics.evaluated else None,
+                # A single output is a number to predict: there is nothing to be right about.
+                "accuracy": metrics.correct / metrics.evaluated if metrics.evaluated and outputs > 1 else None,
+                "evaluation_loss": metrics.evaluation_loss if metrics.evaluated else None,
                 "loss": metrics.training_loss if metrics.examples else None,
             },
         )

@@ -281,9 +281,15 @@ class Agent:
         """Tell how a new version does on this device's own rows; `found` has that of the one at work as well."""
         losses = [evaluation.loss_sum / evaluation.evaluated for evaluation in found]
         if found:
-            rows, correct = found[0].evaluated, found[0].correct
-            accuracy = correct / rows if head == "softmax" else None
-            self._score = {"version": model.version, "rows": rows, "accuracy": accuracy, "loss": losses[0]}
+            rows = found[0].evaluated
+            classes = head == "softmax"
+            self._score = {
+                "version": model.version,
+                "rows": rows,
+                "accuracy": found[0].correct / rows if classes else None,
+                "error": None if classes else found[0].error_sum / rows,
+                "loss": losses[0],
+            }
             self._service.journal.write("score", **self._score)
         if self._decisions and schema:
             self._decisions.use(model, schema, losses)

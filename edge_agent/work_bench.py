@@ -89,7 +89,9 @@ class WorkBench:
         trainer = self.trainer(model, data.head)
         score = trainer.evaluate(work.flat, data.evaluation.x, data.evaluation.y)
         result = trainer.train(work.flat, data.training.x, data.training.y, work.plan, work.order_seed)
-        report = LocalReport(result.examples, result.training_loss_sum, score.evaluated, score.loss_sum, score.correct)
+        report = LocalReport(
+            result.examples, result.training_loss_sum, score.evaluated, score.reported_sum(data.head), score.correct
+        )
         return result.delta, report
 
     def score(

@@ -72,7 +72,7 @@ class LocalReport:
         examples: rows trained on, 0 or more.
         training_loss_sum: sum over them of min(loss, 64), from 0.
         evaluated: rows scored, 0 or more.
-        evaluation_loss_sum: sum over them of min(loss, 64), from 0.
+        evaluation_loss_sum: sum over them of min(loss, 64), from 0; absolute errors where the target is a number.
         correct: how many of the scored rows were right, 0 to `evaluated`.
     """
 

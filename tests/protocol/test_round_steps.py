@@ -201,6 +201,7 @@ def test_a_round_from_its_plan_to_its_result() -> None:
             "declined": 0,
             "version": 1,
             "accuracy": 1.0,
+            "evaluation_loss": 0.5,
             "loss": 0.5,
         }
     ]
@@ -248,6 +249,7 @@ def test_a_round_without_uploads_ends_when_its_plan_closes() -> None:
             "declined": 0,
             "version": 0,
             "accuracy": None,
+            "evaluation_loss": None,
             "loss": None,
         }
     ]

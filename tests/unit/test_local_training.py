@@ -141,6 +141,18 @@ def test_targets_to_predict() -> None:
     assert score.loss_sum < 1e-3
 
 
+def test_a_number_is_judged_by_its_absolute_error_up_to_64() -> None:
+    layers = (Dense(1, 2),)
+    x, y = np.ones((3, 1), np.float32), np.array([[1, 0], [-3, 0], [999, 0]], np.float32)
+    score = evaluate(np.zeros(4, np.float32), layers, x, y, head="mean_squared")
+    assert score.error_sum == 0.5 + 1.5 + LARGEST_LOSS
+    assert score.loss_sum == 0.5 + 4.5 + LARGEST_LOSS
+    assert score.reported_sum("mean_squared") == score.error_sum
+    labels = np.zeros(3, np.int64)
+    classes = evaluate(np.zeros(4, np.float32), layers, x, labels, head="softmax")
+    assert (classes.error_sum, classes.reported_sum("softmax")) == (0.0, classes.loss_sum)
+
+
 def test_evaluation_counts_every_row_however_many() -> None:
     x, y = two_classes(3 * local._ROWS_AT_ONCE // 2)
     whole = evaluate(start(), LAYERS, x, y, head="softmax")
