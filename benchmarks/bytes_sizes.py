@@ -10,7 +10,8 @@ from functools import cached_property
 from hushfleet.codec import PLAIN_BITS
 from hushfleet.encoding.profiles import PROFILES
 from hushfleet.encoding.steps import bits_for
-from hushfleet.learning.layers import Dense, parameter_count
+from hushfleet.learning.layers import parameter_count
+from hushfleet.wire.layers import Dense
 from hushfleet.wire.round import PLAIN, ROTATED
 from planner.messages import Committee, Encoding, Messages
 from planner.traffic import Traffic
@@ -43,7 +44,7 @@ def messages(scheme: str, layers: Sequence[Dense], devices: int) -> Messages:
     """The messages of a fleet with one of this project's schemes, or of one that sends float32."""
     kind = _Float32 if scheme == FLOAT32 else Messages
     return kind(
-        tuple((layer.inputs, layer.outputs) for layer in layers),
+        tuple(layers),
         devices,
         devices,
         encoding(scheme, devices),

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hushfleet.learning.layers import Dense, parameter_count
+from hushfleet.learning.layers import parameter_count
+from hushfleet.wire.layers import Dense
 from hushfleet_demo.data import Person
 
 DIRICHLET = 0.3

@@ -31,7 +31,8 @@ from edge_agent.sources.mqtt import MqttFeedSettings
 from edge_agent.sources.sensors import ChannelSettings, Sensors, SensorSettings
 from edge_agent.sources.store import ReadingStore
 from hushfleet.journal import Journal
-from hushfleet.learning.layers import Dense, initial_flat
+from hushfleet.learning.layers import initial_flat
+from hushfleet.wire.layers import Dense
 from hushfleet.wire.schema import Channel, Schema
 
 RATE, SAMPLES, STEP = 50.0, 100, 5

@@ -26,7 +26,8 @@ from hushfleet.codec import LocalReport
 from hushfleet.mqtt.topics import Topics
 from hushfleet.scratch import ScratchStore
 from hushfleet.trust import Trust
-from hushfleet.wire.documents import COORDINATOR, MEMBER, PARTICIPANT, Layer
+from hushfleet.wire.documents import COORDINATOR, MEMBER, PARTICIPANT
+from hushfleet.wire.layers import Dense
 
 NOW = 1_700_000_000
 YEAR = 365 * 86_400
@@ -51,9 +52,7 @@ class SignedFleet:
             for index, role in roles.items()
         }
         certs = [credentials.cert for credentials in self.credentials.values()]
-        model = owner.model_spec(
-            "bench", (Layer("dense", parameters - 1, 1, "none"),), random(32), version=1, issued=NOW
-        )
+        model = owner.model_spec("bench", (Dense(parameters - 1, 1, "none"),), random(32), version=1, issued=NOW)
         self.root = owner.sign_root(issued=NOW, not_after=NOW + YEAR)
         self.certificates = {
             index: owner.certificate(credentials.cert, issued=NOW).to_bytes()

@@ -21,12 +21,13 @@ from hushfleet.codec import LocalReport, encode_plain, expanded, plain_step
 from hushfleet.encoding.grid import Grid
 from hushfleet.encoding.subset import coordinates
 from hushfleet.errors import ConfigurationError
-from hushfleet.learning.layers import Dense, initial_flat, parameter_count
+from hushfleet.learning.layers import initial_flat, parameter_count
 from hushfleet.learning.local import train
 from hushfleet.rotated import encode_rotated
 from hushfleet.secagg import group
 from hushfleet.secagg.masks import add_keystream
 from hushfleet.secagg.residues import Vector
+from hushfleet.wire.layers import Dense
 
 ROWS = 32
 SMALL, LARGE = (Dense(8, 8, "relu"), Dense(8, 4)), (Dense(64, 512, "relu"), Dense(512, 128, "relu"), Dense(128, 8))

@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hushfleet import __version__
+from hushfleet.wire.layers import Layer
 from hushfleet.wire.schema import ANOMALY, CLASSES, FORECAST, Schema
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from hushfleet.learning.layers import LayerLike
 
 ONLINE, OFFLINE = "online", "offline"
 WORSE = 2.0
@@ -36,7 +35,7 @@ class Model:
 
     version: int
     flat: "NDArray[np.float32]" = field(repr=False)
-    layers: "Sequence[LayerLike]"
+    layers: Sequence[Layer]
 
 
 def is_better_left(loss: float, before: float) -> bool:

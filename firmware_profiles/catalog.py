@@ -50,7 +50,7 @@ class Compute:
 
     Attributes:
         step: µs, what a training step costs besides its arithmetic.
-        training: ns for each parameter and row of a training step, forward and backward.
+        training: ns for each use of a parameter by a row of a training step, forward and backward.
         multiplication: µs of a scalar multiplication in the masking group.
         keystream: ns for each byte of a mask.
         encoding: ns for each parameter of an update, from clipping to residues, with the plain codec.

@@ -28,7 +28,6 @@ from hushfleet.wire.documents import (
     Document,
     Entry,
     Firmware,
-    Layer,
     Manifest,
     ModelSpec,
     Policy,
@@ -37,6 +36,7 @@ from hushfleet.wire.documents import (
     Roster,
 )
 from hushfleet.wire.framing import Frame, Identity, pack_indices
+from hushfleet.wire.layers import Layer
 from hushfleet.wire.schema import Channel, Schema
 
 LARGEST_PROFILE_COUNT = 256

@@ -4,9 +4,11 @@ import json
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
-from hushfleet.configuration import Key, Range, did_you_mean
+from fleet.layer_rows import LayerRow, layer_list
+from hushfleet.configuration import Range, did_you_mean
 from hushfleet.errors import ConfigurationError
-from hushfleet.wire.documents import LARGEST_SURVIVOR_SET, Layer
+from hushfleet.wire.documents import LARGEST_SURVIVOR_SET
+from hushfleet.wire.layers import Layer
 from hushfleet.wire.schema import Channel
 
 _U8, _U16, _U32 = Range(0, 2**8 - 1), Range(0, 2**16 - 1), Range(0, 2**32 - 1)
@@ -61,16 +63,6 @@ class PolicyRules:
 
 
 @dataclass(frozen=True, slots=True)
-class LayerRow:
-    """One entry of the layer list."""
-
-    inputs: Annotated[int, Key("in"), Range(1, 2**32 - 1)]
-    outputs: Annotated[int, Key("out"), Range(1, 2**32 - 1)]
-    act: Literal["none", "relu", "tanh", "sigmoid"]
-    kind: Literal["dense"] = "dense"
-
-
-@dataclass(frozen=True, slots=True)
 class Model:
     """`[model]`: what is trained."""
 
@@ -82,8 +74,12 @@ class Model:
             raise ConfigurationError("name must have 1 to 64 ASCII characters")
 
     def layer_list(self) -> tuple[Layer, ...]:
-        """The layers as the model spec holds them."""
-        return tuple(Layer(row.kind, row.inputs, row.outputs, row.act) for row in self.layers)
+        """The layers as the model spec holds them.
+
+        Raises:
+            ConfigurationError: a layer along time follows none that gives steps, and does not say how many it takes.
+        """
+        return layer_list(self.layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +170,8 @@ name = FLEET_NAME
 [model]                         # another name or other layers start training anew, from a new version 0
 name = "model"
 layers = [
-    { in = 16, out = 32, act = "relu" },        # act: none, relu, tanh, sigmoid
-    { in = 32, out = 2, act = "none" },
+    { in = 16, out = 32, act = "relu" },        # act: none, relu, tanh, sigmoid; other kinds of
+    { in = 32, out = 2, act = "none" },         # layers: docs/operations.md, Layers
 ]
 
 # [schema]                      # what the model takes in, where devices make their rows out of sensor readings;

@@ -3,7 +3,8 @@
 The dataclass is the whole description: a nested dataclass is a table, a tuple of dataclasses an array of tables, a
 field with a default may be left out, and `__post_init__` may raise ConfigurationError for what concerns several fields.
 A dataclass whose class attribute `BARE` names one of its fields may be written as that field alone, without a table.
-Several dataclasses in one place are told apart by their fields `kind`, each the Literal of another name.
+Several dataclasses in one place are told apart by their fields `kind`, each the Literal of another name; if just
+one of them has a default there, it is meant where the file has no kind.
 
     @dataclass(frozen=True)
     class Broker:
@@ -174,6 +175,9 @@ class _Reader:
             return self._wrong(where, "a table", value)
         kinds = {get_args(get_type_hints(choice)["kind"])[0]: choice for choice in choices}
         if "kind" not in value:
+            meant = [one for one in choices if not any(c.name == "kind" and _required(c) for c in fields(one))]
+            if len(meant) == 1:
+                return self.table(where, value, meant[0])
             self.problems.append(f"{_join(where, 'kind')}: missing; known: {', '.join(sorted(kinds))}")
             return _UNUSABLE
         kind = self._choice(_join(where, "kind"), value["kind"], tuple(kinds))

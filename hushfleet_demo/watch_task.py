@@ -1,6 +1,7 @@
 """The watch federation's one learning task: what the demo and the benchmark of all splits share."""
 
-from hushfleet.learning.layers import Dense, Head
+from hushfleet.learning.layers import Head
+from hushfleet.wire.layers import Dense
 
 CLASSES = 7
 FEATURES = 36

@@ -13,6 +13,7 @@ from firmware_profiles import catalog
 from hushfleet.errors import ConfigurationError, MalformedError
 from hushfleet.wire.documents import LARGEST_SURVIVOR_SET, ModelSpec
 from hushfleet.wire.framing import Frame, read
+from hushfleet.wire.layers import Dense, Layer, parameter_count
 from planner.costs import Training
 from planner.planner import TARGETS, Option, Proposal, Wishes, propose
 
@@ -100,26 +101,27 @@ def plan(
             click.echo(f"picture: {plot}")
 
 
-def layers_of(model: str) -> tuple[tuple[int, int], ...]:
-    """(inputs, outputs) of each layer, from widths, a number of parameters, or the path of a signed model document.
+def layers_of(model: str) -> tuple[Layer, ...]:
+    """The layer list, from widths, a number of parameters, or the path of a signed model document.
 
     Raises:
         ConfigurationError: it is none of these, or too large to plan for.
     """
+    layers: tuple[Layer, ...]
     if re.fullmatch(r"[1-9][0-9]{0,9}(-[1-9][0-9]{0,9})+", model):
-        layers = tuple(pairwise(map(int, model.split("-"))))
+        layers = tuple(Dense(inputs, outputs, "relu") for inputs, outputs in pairwise(map(int, model.split("-"))))
     elif re.fullmatch(r"[1-9][0-9]{0,9}", model):
         # Any layer with so many parameters: only their number counts.
-        layers = ((int(model) - 1, 1),)
+        layers = (Dense(int(model) - 1, 1, "relu"),)
     else:
         layers = _layers_of_document(Path(model))
-    parameters = sum((inputs + 1) * outputs for inputs, outputs in layers)
+    parameters = parameter_count(layers)
     if parameters > _LARGEST_MODEL:
         raise ConfigurationError(f"the model has {parameters:,} parameters; at most {_LARGEST_MODEL:,} can be planned")
     return layers
 
 
-def _layers_of_document(path: Path) -> tuple[tuple[int, int], ...]:
+def _layers_of_document(path: Path) -> tuple[Layer, ...]:
     try:
         spec = read(Frame.from_bytes(path.read_bytes()), ModelSpec)
     except OSError as error:
@@ -129,7 +131,7 @@ def _layers_of_document(path: Path) -> tuple[tuple[int, int], ...]:
         ) from None
     except MalformedError as error:
         raise ConfigurationError(f"{path} is no model document: {error}") from None
-    return tuple((layer.inputs, layer.outputs) for layer in spec.layers)
+    return spec.layers
 
 
 def _show(proposal: Proposal) -> None:
@@ -163,7 +165,7 @@ def as_table(proposal: Proposal) -> dict[str, Any]:
     return {
         "profile": wishes.profile.name,
         "guessed": guessed,
-        "parameters": sum((inputs + 1) * outputs for inputs, outputs in wishes.layers),
+        "parameters": parameter_count(wishes.layers),
         "devices": wishes.devices,
         "survivors": wishes.survivors,
         "training": asdict(wishes.training),

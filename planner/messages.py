@@ -26,7 +26,6 @@ from hushfleet.wire.documents import (
     Device,
     Entry,
     Firmware,
-    Layer,
     Manifest,
     ModelSpec,
     Policy,
@@ -34,6 +33,7 @@ from hushfleet.wire.documents import (
     Roster,
 )
 from hushfleet.wire.framing import Frame, Identity, Signer, Table, pack_indices
+from hushfleet.wire.layers import Layer, parameter_count
 from hushfleet.wire.round import (
     ACCEPTED,
     APPLIED,
@@ -104,7 +104,7 @@ class Messages:
     """The messages of one fleet in one of its rounds.
 
     Attributes:
-        layers: the model's (inputs, outputs).
+        layers: the model's.
         devices: certified participants, N.
         survivors: uploads in a sum.
         encoding, committee: see there.
@@ -115,7 +115,7 @@ class Messages:
         profile: name of its firmware profile.
     """
 
-    layers: tuple[tuple[int, int], ...]
+    layers: tuple[Layer, ...]
     devices: int
     survivors: int
     encoding: Encoding
@@ -129,7 +129,12 @@ class Messages:
     @property
     def parameters(self) -> int:
         """d."""
-        return sum((inputs + 1) * outputs for inputs, outputs in self.layers)
+        return parameter_count(self.layers)
+
+    @property
+    def uses(self) -> int:
+        """How often a row that is trained on uses a parameter: d where all layers are dense."""
+        return sum(layer.uses * block.size for layer in self.layers for block in layer.blocks)
 
     @property
     def epoch(self) -> int:
@@ -369,13 +374,12 @@ class Messages:
         lines = b"".join(
             Device(index, _filler(32), PARTICIPANT, 0, NOW).to_bytes() for index in range(self.devices + 1)
         )
-        layers = tuple(Layer("dense", inputs, outputs, "relu") for inputs, outputs in self.layers)
         firmware = Firmware(self.profile, "lte-m", self.chunk, 4, 1_200, 1_000_000, (_filler(32),))
         tables: dict[str, Table] = {
             "committee": CommitteeDocument(fleet, NOW, 1, 1, (coordinator, *certs), b""),
             "roster": Roster(fleet, NOW, 1, 1, lines, (self.profile,), b""),
             "policy": _policy(fleet, self.committee, self.epoch_rounds),
-            "model": ModelSpec(fleet, NOW, 1, 1, "model", layers, _filler(32), _filler(32)),
+            "model": ModelSpec(fleet, NOW, 1, 1, "model", self.layers, _filler(32), _filler(32)),
             "profile": Profiles(fleet, NOW, 1, 1, (firmware,)),
         }
         return {name: Frame(table.KIND, table.to_body()).to_bytes() for name, table in tables.items()}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from firmware_profiles.catalog import FirmwareProfile
 from hushfleet.errors import ConfigurationError
+from hushfleet.wire.layers import Layer
 from planner.choices import Choice, committees, encodings, is_setting, more_rounds, windows
 from planner.costs import Cost, Training, cost
 from planner.messages import Committee, Encoding, Messages
@@ -37,7 +38,7 @@ class Wishes:
     """The fleet that is planned.
 
     Attributes:
-        layers: the model's (inputs, outputs).
+        layers: the model's.
         profile: of every device.
         devices: certified participants, N.
         survivors: uploads in a sum, at most N.
@@ -48,7 +49,7 @@ class Wishes:
         epoch_rounds: rounds of one committee's keys.
     """
 
-    layers: tuple[tuple[int, int], ...]
+    layers: tuple[Layer, ...]
     profile: FirmwareProfile
     devices: int
     survivors: int

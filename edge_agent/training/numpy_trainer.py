@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hushfleet.learning import local
-from hushfleet.learning.layers import Floats, Head, Labels, LayerLike
+from hushfleet.learning.layers import Head, Labels
+from hushfleet.learning.passes import Floats
+from hushfleet.wire.layers import Layer
 
 
 class TrainingNumbers(Protocol):
@@ -56,7 +58,7 @@ class NumpyTrainer:
         head: what stands on the last layer.
     """
 
-    layers: Sequence[LayerLike]
+    layers: Sequence[Layer]
     head: Head
 
     def train(

@@ -1,98 +1,74 @@
 """The layer list and its one flat vector: version 0, forward pass, loss and gradient (docs/protocol.md, section 11.7).
 
-A model is a list of dense layers; all its parameters stand in one vector of d numbers, layer by layer: the weights
-`[in][out]` row by row, then the `out` biases. Whatever federated learning does (deltas, clipping, averaging) it does
-to that vector; only this file knows where a layer begins.
+A model is a list of layers; all its parameters stand in one vector of d numbers, layer by layer, block by block, each
+block row by row. Whatever federated learning does (deltas, clipping, averaging) it does to that vector; only this file
+knows where a layer begins.
 
 The functions compute in the vector's own precision: float32 in the fleet, float64 where gradients are checked.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import lru_cache
+from itertools import accumulate, chain
 from math import sqrt
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from nacl.bindings import randombytes_buf_deterministic
 
-from hushfleet.errors import ConfigurationError
+from hushfleet.errors import ConfigurationError, MalformedError
+from hushfleet.learning.passes import Conv1dPass, DensePass, Floats, Pass
+from hushfleet.wire import layers as wire
+from hushfleet.wire.layers import Conv1d, Dense, Layer
 
-Floats = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[Any]
 
 Head = Literal["softmax", "mean_squared"]
 """What stands on the last layer: `softmax` with cross-entropy over classes, or `mean_squared` over float targets."""
 
-ACTIVATIONS = ("none", "relu", "tanh", "sigmoid")
-LARGEST_PARAMETER_COUNT = 2**32 - 1
-"""A plan names the number of coordinates as a u32."""
-
-
-class LayerLike(Protocol):
-    """One entry of a model spec's layer list (section 11.2, table `layer`)."""
-
-    @property
-    def kind(self) -> str:
-        """Always `dense`."""
-
-    @property
-    def inputs(self) -> int:
-        """Width of the rows that come in."""
-
-    @property
-    def outputs(self) -> int:
-        """Width of the rows that go out."""
-
-    @property
-    def act(self) -> str:
-        """One of `ACTIVATIONS`."""
+_VALUES_AT_ONCE = 2**21
+"""Values that all layers together make of the rows that are worked on at once: 8 MiB as float32."""
 
 
 @dataclass(frozen=True, slots=True)
-class Dense:
-    """A dense layer: `act(x @ weights + biases)`."""
+class _Layout:
+    """Where each layer's blocks of parameters stand in the flat vector: (first, end, shape)."""
 
-    inputs: int
-    outputs: int
-    act: str = "none"
-    kind: str = "dense"
+    count: int
+    places: tuple[tuple[tuple[int, int, tuple[int, ...]], ...], ...]
 
 
-def check_layers(layers: Sequence[LayerLike]) -> None:
-    """Raise `ConfigurationError` unless the list is a model: known kinds and widths, each layer fitting the next."""
-    if not layers:
-        raise ConfigurationError("the layer list is empty: a model needs at least one dense layer")
-    for number, layer in enumerate(layers, start=1):
-        if layer.kind != "dense":
-            raise ConfigurationError(f"layer {number} has kind {layer.kind!r}: only 'dense' is known")
-        if layer.act not in ACTIVATIONS:
-            known = ", ".join(ACTIVATIONS)
-            raise ConfigurationError(f"layer {number} has activation {layer.act!r}: use one of {known}")
-        if layer.inputs < 1 or layer.outputs < 1:
-            raise ConfigurationError(f"layer {number} is {layer.inputs} to {layer.outputs} wide: both must be above 0")
-    for number, (layer, following) in enumerate(pairwise(layers), start=1):
-        if layer.outputs != following.inputs:
-            raise ConfigurationError(
-                f"layer {number} gives {layer.outputs} numbers but layer {number + 1} takes {following.inputs}: "
-                "make them equal"
-            )
-    if (count := _count(layers)) > LARGEST_PARAMETER_COUNT:
-        raise ConfigurationError(f"the layer list has {count} parameters: at most {LARGEST_PARAMETER_COUNT} fit a plan")
+def check_layers(layers: Sequence[Layer]) -> None:
+    """Raise `ConfigurationError` unless the list is a model: layers in their ranges, each fitting the next."""
+    _layout(tuple(layers))
 
 
-def parameter_count(layers: Sequence[LayerLike]) -> int:
+@lru_cache(maxsize=16)
+def _layout(layers: tuple[Layer, ...]) -> _Layout:
+    try:
+        wire.check_layers(layers)
+    except MalformedError as error:
+        raise ConfigurationError(str(error)) from None
+    places, begin = [], 0
+    for layer in layers:
+        ends = [*accumulate((block.size for block in layer.blocks), initial=begin)]
+        places.append(tuple(zip(ends, ends[1:], (block.shape for block in layer.blocks), strict=False)))
+        begin = ends[-1]
+    return _Layout(begin, tuple(places))
+
+
+def parameter_count(layers: Sequence[Layer]) -> int:
     """d, the length of the flat vector. Raises `ConfigurationError` for a list that is no model."""
-    check_layers(layers)
-    return _count(layers)
+    return _layout(tuple(layers)).count
 
 
-def initial_flat(layers: Sequence[LayerLike], init_seed: bytes) -> npt.NDArray[np.float32]:
+def initial_flat(layers: Sequence[Layer], init_seed: bytes) -> npt.NDArray[np.float32]:
     """Version 0 of a model, the same bytes on every machine (section 11.7).
 
-    One stream of u32 words w serves all weights in order: `float32((w >> 8)·2^-23 − 1)·float32(sqrt(6/(in+out)))`,
-    uniform in ±sqrt(6/(in+out)) (Glorot and Bengio 2010). Biases are 0 and take no words.
+    One stream of u32 words w serves all weights in order: `float32((w >> 8)·2^-23 − 1)·float32(sqrt(6/fans))`,
+    uniform in ±sqrt(6/fans) (Glorot and Bengio 2010). Other parameters take no words.
 
     Args:
         layers: the model spec's layer list.
@@ -103,26 +79,39 @@ def initial_flat(layers: Sequence[LayerLike], init_seed: bytes) -> npt.NDArray[n
     """
     if len(init_seed) != 32:
         raise ConfigurationError(f"the initialisation seed has {len(init_seed)} bytes: it must have 32")
-    flat = np.zeros(parameter_count(layers), np.float32)
-    weight_count = sum(layer.inputs * layer.outputs for layer in layers)
+    flat = np.empty(parameter_count(layers), np.float32)
+    blocks = [block for layer in layers for block in layer.blocks]
+    weight_count = sum(block.size for block in blocks if block.fans)
     words = np.frombuffer(randombytes_buf_deterministic(4 * weight_count, init_seed), "<u4")
     uniform = (words >> 8).astype(np.float32) * np.float32(2.0**-23) - np.float32(1.0)
     taken = 0
-    for weights, _ in unflatten(flat, layers):
-        limit = np.float32(sqrt(6.0 / sum(weights.shape)))
-        weights[...] = uniform[taken : taken + weights.size].reshape(weights.shape) * limit
-        taken += weights.size
+    for block, part in zip(blocks, chain.from_iterable(unflatten(flat, layers)), strict=True):
+        if block.fans:
+            weights = uniform[taken : taken + block.size].reshape(block.shape)
+            part[...] = weights * np.float32(sqrt(6.0 / block.fans))
+            taken += block.size
+        else:
+            part[...] = block.start
     return flat
 
 
-def unflatten(flat: Floats, layers: Sequence[LayerLike]) -> list[tuple[Floats, Floats]]:
-    """Views (weights[in, out], biases[out]) into `flat`, layer by layer; writing to them writes to it."""
-    if flat.ndim != 1 or flat.size != parameter_count(layers):
-        raise ConfigurationError(f"the flat vector has shape {flat.shape}: the model has {_count(layers)} parameters")
-    return list(_views(flat, layers))
+def unflatten(flat: Floats, layers: Sequence[Layer]) -> list[tuple[Floats, ...]]:
+    """Views of each layer's blocks in `flat`, for a dense one weights[in, out] and biases[out].
+
+    Writing to them writes to it.
+    """
+    layout = _layout(tuple(layers))
+    if flat.ndim != 1 or flat.size != layout.count:
+        raise ConfigurationError(f"the flat vector has shape {flat.shape}: the model has {layout.count} parameters")
+    return [tuple(flat[begin:end].reshape(shape) for begin, end, shape in blocks) for blocks in layout.places]
 
 
-def forward(flat: Floats, layers: Sequence[LayerLike], x: Floats) -> Floats:
+def rows_at_once(layers: Sequence[Layer]) -> int:
+    """How many rows to work on together, so that memory stays small whatever a layer makes of a row; at least 1."""
+    return max(1, _VALUES_AT_ONCE // sum(layer.spread for layer in layers))
+
+
+def forward(flat: Floats, layers: Sequence[Layer], x: Floats) -> Floats:
     """The last layer's outputs, before the head.
 
     Args:
@@ -133,7 +122,12 @@ def forward(flat: Floats, layers: Sequence[LayerLike], x: Floats) -> Floats:
     Returns:
         float[n, last layer's outputs], in the precision of `flat`.
     """
-    return _activations(flat, layers, x)[-1]
+    parts = unflatten(flat, layers)
+    check_rows(x, layers)
+    values = x.astype(flat.dtype, copy=False)
+    for layer, part in zip(layers, parts, strict=True):
+        values = _pass(layer, part).forward(_taken(values, layer.sequence_in))
+    return _taken(values, None)
 
 
 def losses(outputs: Floats, y: Labels, head: Head) -> Floats:
@@ -155,9 +149,7 @@ def losses(outputs: Floats, y: Labels, head: Head) -> Floats:
     return np.asarray(np.square(outputs - y.astype(outputs.dtype, copy=False)).mean(axis=1))
 
 
-def loss_and_gradient(
-    flat: Floats, layers: Sequence[LayerLike], x: Floats, y: Labels, head: Head
-) -> tuple[Floats, Floats]:
+def loss_and_gradient(flat: Floats, layers: Sequence[Layer], x: Floats, y: Labels, head: Head) -> tuple[Floats, Floats]:
     """Each row's loss, and the gradient of their mean over the flat vector.
 
     Args:
@@ -173,23 +165,28 @@ def loss_and_gradient(
     Raises:
         ConfigurationError: shapes, types or label ranges that do not fit the model.
     """
-    activations = _activations(flat, layers, x)
+    parts = unflatten(flat, layers)
+    check_rows(x, layers)
     if len(x) == 0:
         raise ConfigurationError("there are no rows: a gradient needs at least one")
-    row_losses = losses(activations[-1], y, head)
-    gradient = np.empty_like(flat)
-    parameters, gradients = list(_views(flat, layers)), list(_views(gradient, layers))
-    slope = _head_slope(activations[-1], y, head)
-    for depth in reversed(range(len(layers))):
-        slope = _before_activation(layers[depth].act, slope, activations[depth + 1])
-        np.matmul(activations[depth].T, slope, out=gradients[depth][0])
-        np.sum(slope, axis=0, out=gradients[depth][1])
-        if depth > 0:
-            slope = slope @ parameters[depth][0].T
+    check_labels(y, len(x), layers[-1].outputs, head)
+    row_losses, gradient = np.empty(len(x), flat.dtype), np.zeros_like(flat)
+    at_once = rows_at_once(layers)
+    for begin in range(0, len(x), at_once):
+        rows = slice(begin, begin + at_once)
+        passes = [_pass(layer, part) for layer, part in zip(layers, parts, strict=True)]
+        values = x[rows].astype(flat.dtype, copy=False)
+        for layer, one in zip(layers, passes, strict=True):
+            values = one.forward(_taken(values, layer.sequence_in))
+        row_losses[rows] = losses(_taken(values, None), y[rows], head)
+        part = np.empty_like(flat)
+        slope = _head_slope(_taken(values, None), y[rows], head, len(x))
+        _carry_back(layers, passes, slope, unflatten(part, layers))
+        gradient += part
     return row_losses, gradient
 
 
-def check_rows(x: Floats, layers: Sequence[LayerLike]) -> None:
+def check_rows(x: Floats, layers: Sequence[Layer]) -> None:
     """Raise `ConfigurationError` unless x is float[n, first layer's inputs]."""
     if x.ndim != 2 or x.shape[1] != layers[0].inputs:
         raise ConfigurationError(f"the rows have shape {x.shape}: the model takes {layers[0].inputs} features a row")
@@ -211,55 +208,44 @@ def check_labels(y: Labels, rows: int, width: int, head: Head) -> None:
         raise ConfigurationError(f"the head {head!r} is unknown: use 'softmax' or 'mean_squared'")
 
 
-def _count(layers: Sequence[LayerLike]) -> int:
-    return sum((layer.inputs + 1) * layer.outputs for layer in layers)
+def _pass(layer: Layer, parameters: Sequence[Floats]) -> Pass:
+    match layer:
+        case Dense():
+            return DensePass(layer, parameters)
+        case Conv1d():
+            return Conv1dPass(layer, parameters)
 
 
-def _views(flat: Floats, layers: Sequence[LayerLike]) -> Iterator[tuple[Floats, Floats]]:
-    begin = 0
-    for layer in layers:
-        middle = begin + layer.inputs * layer.outputs
-        end = middle + layer.outputs
-        yield flat[begin:middle].reshape(layer.inputs, layer.outputs), flat[middle:end]
-        begin = end
+def _taken(values: Floats, sequence: tuple[int, int] | None) -> Floats:
+    """What a layer gave, in the form that the next one takes: [n, steps, channels], or [n, width] for None.
+
+    A flat row holds all steps of one channel together.
+    """
+    if sequence is None:
+        return values if values.ndim == 2 else values.transpose(0, 2, 1).reshape(len(values), -1)
+    if values.ndim == 3:
+        return values
+    steps, channels = sequence
+    return values.reshape(-1, channels, steps).transpose(0, 2, 1)
 
 
-def _activations(flat: Floats, layers: Sequence[LayerLike], x: Floats) -> list[Floats]:
-    parts = unflatten(flat, layers)
-    check_rows(x, layers)
-    activations = [x.astype(flat.dtype, copy=False)]
-    for layer, (weights, biases) in zip(layers, parts, strict=True):
-        activations.append(_activate(layer.act, activations[-1] @ weights + biases))
-    return activations
+def _carry_back(
+    layers: Sequence[Layer], passes: Sequence[Pass], slope: Floats, gradients: Sequence[Sequence[Floats]]
+) -> None:
+    """Write every layer's gradients, from the gradient over the last one's outputs."""
+    back: Floats | None = slope
+    for depth in reversed(range(len(layers))):
+        assert back is not None
+        given = _taken(back, layers[depth].sequence_out)
+        back = passes[depth].backward(given, gradients[depth], depth > 0)
 
 
-def _activate(act: str, z: Floats) -> Floats:
-    if act == "relu":
-        return np.maximum(z, 0)
-    if act == "tanh":
-        return np.tanh(z)
-    if act == "sigmoid":
-        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * z)))  # the same function as 1/(1+exp(-z)), without its overflow
-    return z
-
-
-def _before_activation(act: str, slope: Floats, activation: Floats) -> Floats:
-    """The gradient over z, from the gradient over act(z) and act(z) itself."""
-    if act == "relu":
-        return np.where(activation > 0, slope, 0)
-    if act == "tanh":
-        return slope * (1.0 - np.square(activation))
-    if act == "sigmoid":
-        return slope * activation * (1.0 - activation)
-    return slope
-
-
-def _head_slope(outputs: Floats, y: Labels, head: Head) -> Floats:
-    """The gradient of the mean loss over the outputs, float[n, k]."""
+def _head_slope(outputs: Floats, y: Labels, head: Head, count: int) -> Floats:
+    """The gradient over the outputs, float[n, k], of the mean loss of `count` rows of which these are some."""
     rows, width = outputs.shape
     if head == "softmax":
         slope = np.exp(outputs - outputs.max(axis=1, keepdims=True))
         slope /= slope.sum(axis=1, keepdims=True)
         slope[np.arange(rows), y] -= 1
-        return np.asarray(slope / rows)
-    return np.asarray((outputs - y.astype(outputs.dtype, copy=False)) * (2.0 / (width * rows)))
+        return np.asarray(slope / count)
+    return np.asarray((outputs - y.astype(outputs.dtype, copy=False)) * (2.0 / (width * count)))

@@ -14,22 +14,21 @@ from nacl.bindings import randombytes_buf_deterministic
 from hushfleet.errors import ConfigurationError, RefusedError
 from hushfleet.hashing import digest
 from hushfleet.learning.layers import (
-    Floats,
     Head,
     Labels,
-    LayerLike,
     check_labels,
     check_rows,
     forward,
     loss_and_gradient,
     losses,
+    rows_at_once,
     unflatten,
 )
+from hushfleet.learning.passes import Floats
+from hushfleet.wire.layers import Layer
 
 LARGEST_LOSS = 64.0
 """One row's loss counts for at most this much, so that a loss lane has a public range (section 11.6)."""
-
-_ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ class Evaluation:
 
 def train(
     flat: npt.NDArray[np.float32],
-    layers: Sequence[LayerLike],
+    layers: Sequence[Layer],
     x: Floats,
     y: Labels,
     *,
@@ -129,9 +128,7 @@ def train(
     return LocalResult(delta, examples, loss_sum)
 
 
-def evaluate(
-    flat: npt.NDArray[np.float32], layers: Sequence[LayerLike], x: Floats, y: Labels, *, head: Head
-) -> Evaluation:
+def evaluate(flat: npt.NDArray[np.float32], layers: Sequence[Layer], x: Floats, y: Labels, *, head: Head) -> Evaluation:
     """Score a model; no rows at all score as zeros.
 
     Args and errors are those of `train`; a model whose loss or error is not finite on some row counts 64 there.
@@ -139,8 +136,9 @@ def evaluate(
     _check_data(flat, layers, x, y, head)
     loss_sum, correct, error_sum = 0.0, 0, 0.0
     with np.errstate(over="ignore", invalid="ignore"):
-        for begin in range(0, len(x), _ROWS_AT_ONCE):
-            rows = slice(begin, begin + _ROWS_AT_ONCE)
+        at_once = rows_at_once(layers)
+        for begin in range(0, len(x), at_once):
+            rows = slice(begin, begin + at_once)
             outputs = forward(flat, layers, x[rows])
             loss_sum += _capped_sum(losses(outputs, y[rows], head))
             if head == "softmax":
@@ -170,9 +168,7 @@ def _capped_sum(row_losses: Floats) -> float:
     return float(np.fmin(row_losses, LARGEST_LOSS).sum(dtype=np.float64))  # fmin counts a nan as 64 too
 
 
-def _check_data(
-    flat: npt.NDArray[np.float32], layers: Sequence[LayerLike], x: Floats, y: Labels, head: Head
-) -> None:
+def _check_data(flat: npt.NDArray[np.float32], layers: Sequence[Layer], x: Floats, y: Labels, head: Head) -> None:
     unflatten(flat, layers)
     check_rows(x, layers)
     check_labels(y, len(x), layers[-1].outputs, head)

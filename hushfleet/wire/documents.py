@@ -1,7 +1,6 @@
 """The signed documents: root, manifest, date, committee document, roster, policy, model spec, profiles, certificate."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Annotated, ClassVar
 
 from hushfleet.errors import MalformedError
@@ -20,16 +19,15 @@ from hushfleet.wire.framing import (
     Keys,
     ManyB4,
     ManyB32,
-    Named,
     Nested,
     Str,
     Table,
     Text,
-    Unsigned,
     check_ascending,
     entries,
     indices,
 )
+from hushfleet.wire.layers import ANY_LAYER, Layer, check_layers, parameter_count
 
 PROTOCOL = 1
 PARTICIPANT, MEMBER, COORDINATOR = 1, 2, 4
@@ -335,37 +333,22 @@ class Profiles(Document):
 
 
 @dataclass(frozen=True, slots=True)
-class Layer(Table):
-    """One layer of the model: `inputs` to `outputs` values, then the activation."""
-
-    KIND: ClassVar[str] = "layer"
-    kind: Str
-    inputs: Annotated[int, Unsigned(32), Named("in")]
-    outputs: Annotated[int, Unsigned(32), Named("out")]
-    act: Str
-
-    def check(self) -> None:
-        if self.kind != "dense" or self.act not in ("none", "relu", "tanh", "sigmoid"):
-            raise MalformedError("layer: unknown kind or activation")
-        if not self.inputs or not self.outputs:
-            raise MalformedError("layer: inputs and outputs are above 0")
-
-
-@dataclass(frozen=True, slots=True)
 class ModelSpec(Document):
     """The layer list and the seed and hash of version 0, which everyone computes."""
 
     KIND: ClassVar[str] = "model"
     name: Str
-    layers: Annotated[tuple[Layer, ...], Array(Nested(Layer))]
+    layers: Annotated[tuple[Layer, ...], Array(ANY_LAYER)]
     init: B32
     zero: B32
 
     def check(self) -> None:
         Document.check(self)
-        if not self.layers or any(a.outputs != b.inputs for a, b in pairwise(self.layers)):
-            raise MalformedError("model: layers do not fit each other")
+        try:
+            check_layers(self.layers)
+        except MalformedError as error:
+            raise MalformedError(f"model: {error}") from None
 
     def parameters(self) -> int:
         """Length d of the flat vector."""
-        return sum((layer.inputs + 1) * layer.outputs for layer in self.layers)
+        return parameter_count(self.layers)

@@ -125,6 +125,27 @@ class Nested:
 
 
 @dataclass(frozen=True, slots=True)
+class OneOf:
+    """A map of one of several tables, told apart by their field `kind`, which holds the table's own name."""
+
+    name: str
+    tables: tuple[type["Table"], ...]
+
+    def read(self, value: Any) -> "Table":
+        kind = value.get("kind") if type(value) is dict else None
+        table = next((table for table in self.tables if kind == table.KIND), None)
+        if table is None:
+            kinds = ", ".join(table.KIND for table in self.tables)
+            raise MalformedError(f"expected a map whose kind is one of {kinds}")
+        return table.from_map(value)
+
+    def write(self, value: Any) -> dict[str, Any]:
+        if type(value) not in self.tables:
+            raise MalformedError(f"a {type(value).__name__} is no {self.name}")
+        return Nested(type(value)).write(value)
+
+
+@dataclass(frozen=True, slots=True)
 class Named:
     """The field's name on the wire where Python reserves it."""
 

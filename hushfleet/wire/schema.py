@@ -6,11 +6,10 @@ from typing import Annotated, ClassVar
 from hushfleet.errors import MalformedError
 from hushfleet.wire.documents import Document
 from hushfleet.wire.framing import B32, F64, U8, U32, Array, Flag, Nested, Str, Table, Text
+from hushfleet.wire.layers import LARGEST_VALUE_COUNT
 
 CLASSES, VALUE, FORECAST, ANOMALY = "classes", "value", "forecast", "anomaly"
 """What a window's target is: one of some classes, a number, a channel's value later on, or the window itself."""
-
-LARGEST_INPUT_COUNT = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +55,8 @@ class Schema(Document):
             raise MalformedError("schema: from 1 to 64 channels, each with its own name")
         if not self.rate > 0 or not self.samples or not self.step or not 0 <= self.missing < 1:
             raise MalformedError("schema: rate, samples and step are above 0, missing from 0 to below 1")
-        if self.inputs() > LARGEST_INPUT_COUNT:
-            raise MalformedError(f"schema: a window has more than {LARGEST_INPUT_COUNT} values")
+        if self.inputs() > LARGEST_VALUE_COUNT:
+            raise MalformedError(f"schema: a window has more than {LARGEST_VALUE_COUNT} values")
         if self.task not in (CLASSES, VALUE, FORECAST, ANOMALY):
             raise MalformedError("schema: unknown task")
         if (len(self.classes) > 1) != (self.task == CLASSES) or len(set(self.classes)) < len(self.classes):

@@ -14,6 +14,7 @@ import pytest
 from fleet_fixture import CHUNK, CLASSES, COORDINATOR, HIDDEN, INPUTS, Event, Fleet, command
 from link_tools import Cable
 
+from hushfleet.wire.layers import Dense
 from planner.messages import Committee, Encoding, Messages
 from planner.packets import Count, total
 from planner.traffic import Traffic
@@ -128,7 +129,7 @@ def test_the_bytes_of_a_round_are_those_that_its_socket_counts(counted: Counted,
 def traffic(encoding: Encoding, number: int, member: bool, *, candidates: int = 4, audit_rate: float = 0.0) -> Traffic:
     """What is planned for a device of this fleet in the round of that number."""
     messages = Messages(
-        layers=((INPUTS, HIDDEN), (HIDDEN, CLASSES)),
+        layers=(Dense(INPUTS, HIDDEN, "relu"), Dense(HIDDEN, CLASSES)),
         devices=6,
         survivors=6,
         encoding=encoding,

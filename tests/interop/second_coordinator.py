@@ -14,6 +14,7 @@ import numpy as np
 from nacl import bindings as sodium
 from second_committee import LARGEST_KEY, mask_sum
 from second_documents import PARTICIPANT, Documents, roster_rows
+from second_layers import version_zero
 from second_link import Bundle, Event, Journal, Link, Post
 from second_sums import (
     Floats,
@@ -34,7 +35,6 @@ from second_sums import (
     times_base,
     unpacked,
     vector_length,
-    version_zero,
 )
 from second_wire import (
     Fields,

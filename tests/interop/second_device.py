@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from second_committee import LARGEST_SET, SecondMember, check_blame, check_transcript, members_of
 from second_documents import MEMBER, PARTICIPANT, Documents
+from second_layers import version_zero
 from second_link import Bundle, Event, Journal, Link, Post
 from second_sums import (
     Contribution,
@@ -30,7 +31,6 @@ from second_sums import (
     step_for,
     times_base,
     vector_length,
-    version_zero,
 )
 from second_wire import (
     LARGEST,

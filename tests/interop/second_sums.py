@@ -292,20 +292,6 @@ def model_hash(flat: Floats) -> bytes:
     return digest("modl", flat.astype("<f4").tobytes())
 
 
-def version_zero(layers: list[Fields], seed: bytes) -> Floats:
-    weights = sum(layer["in"] * layer["out"] for layer in layers)
-    stream = np.frombuffer(sodium.randombytes_buf_deterministic(4 * weights, seed), "<u4")
-    flat: list[Floats] = []
-    at = 0
-    for layer in layers:
-        w = stream[at : at + layer["in"] * layer["out"]]
-        at += len(w)
-        unit = (w >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-23) - np.float32(1)
-        bound = np.float32((6.0 / (layer["in"] + layer["out"])) ** 0.5)
-        flat += [unit * bound, np.zeros(layer["out"], np.float32)]
-    return np.concatenate(flat)
-
-
 def next_version(flat: Floats, body: Integers, step: float, weight: int, rate: float) -> Floats:
     """`flat + float32(Q·step / (W/65536) · rate)`, from left to right in float64."""
     change = body.astype(np.float64) * step / (weight / 65536) * rate

@@ -95,9 +95,10 @@ PARTS = {
         "device s · index u32 · key b32 · roles u8 · profile s · not_before u64 · not_after u64 · serial u32 · "
         "seal b32*"
     ),
-    "layer": "kind s · in u32 · out u32 · act s",
     "channel": "name s · unit s · low f · high f",
     "firmware": "name s · link s · chunk u16 · window u8 · keepalive u16 · daily u64 · models [b32]",
+    "dense": "kind s · in u32 · out u32 · act s",
+    "conv1d": "kind s · length u32 · channels u16 · filters u16 · kernel u16 · stride u16 · act s",
     "metrics": ("examples u64 · training_loss f · evaluated u64 · evaluation_loss f · correct u64 · norm f"),
 }
 
@@ -114,9 +115,16 @@ TABLES: dict[str, dict[str, str]] = {
 }
 
 
+KINDS = ("dense", "conv1d")
+"""A {layer} is one of these tables."""
+
+
 def _fits(value: Any, kind: str) -> bool:
     if kind.startswith("["):
         return type(value) is list and all(_fits(one, kind[1:-1]) for one in value)
+    if kind == "{layer}":
+        named = value.get("kind") if type(value) is dict else None
+        return named in KINDS and _fits(value, f"{{{named}}}")
     if kind.startswith("{"):
         table = TABLES[kind[1:-1]]
         return type(value) is dict and list(value) == list(table) and all(_fits(value[k], t) for k, t in table.items())

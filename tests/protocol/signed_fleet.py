@@ -8,8 +8,9 @@ from typing import Any
 from coordinator.conductor import Signed
 from fleet.owner import Credentials, Owner
 from hushfleet.actions import Draw
-from hushfleet.wire.documents import COORDINATOR, MEMBER, PARTICIPANT, Cert, Layer
+from hushfleet.wire.documents import COORDINATOR, MEMBER, PARTICIPANT, Cert
 from hushfleet.wire.framing import Frame
+from hushfleet.wire.layers import Dense, Layer
 
 START = 1_700_000_000
 YEAR = 365 * 86_400
@@ -40,7 +41,7 @@ POLICY: dict[str, Any] = {
     "tiny_fleet": 1,
     "uploads_per_base": 8,
 }
-LAYERS = (Layer("dense", 16, 16, "none"),)
+LAYERS = (Dense(16, 16, "none"),)
 
 
 def seeded(seed: object) -> Draw:

@@ -17,11 +17,12 @@ from hushfleet.mqtt.topics import Topics
 from hushfleet.secagg import group
 from hushfleet.secagg.residues import vector_length
 from hushfleet.trust import Trust
-from hushfleet.wire.documents import Layer, Policy, Roster
+from hushfleet.wire.documents import Policy, Roster
 from hushfleet.wire.framing import Frame
+from hushfleet.wire.layers import Dense
 from hushfleet.wire.round import Claim, Header, Plan
 
-LAYERS = (Layer("dense", 999, 100, "none"),)
+LAYERS = (Dense(999, 100, "none"),)
 PARAMETERS = 100_000
 CHUNK = 32_768
 

@@ -10,11 +10,11 @@ from world import RoundSettings, World, make_fleet
 from coordinator.uploads import RECEIPT_EVERY
 from hushfleet.actions import Publish
 from hushfleet.mqtt.topics import Topics
-from hushfleet.wire.documents import Layer
+from hushfleet.wire.layers import Dense
 
 DEVICE, ARRIVED, CHUNK = 7, 2, 256
 """Who is interrupted, how many of its chunks the broker has by then, and their size in bytes."""
-ROUNDS, LAYERS = RoundSettings(collect=60), (Layer("dense", 8, 64, "none"),)
+ROUNDS, LAYERS = RoundSettings(collect=60), (Dense(8, 64, "none"),)
 
 
 @dataclass

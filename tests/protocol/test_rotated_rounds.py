@@ -22,11 +22,12 @@ from hushfleet.learning.server import model_hash, snapshot
 from hushfleet.mqtt.topics import Topics
 from hushfleet.rotated import encode_rotated
 from hushfleet.secagg.residues import signed
-from hushfleet.wire.documents import Layer, ModelSpec
+from hushfleet.wire.documents import ModelSpec
 from hushfleet.wire.framing import Frame, read
+from hushfleet.wire.layers import Dense
 from hushfleet.wire.round import APPLIED, Delta, Plan, Result, positions
 
-LAYERS = (Layer("dense", 30, 20, "none"), Layer("dense", 20, 4, "none"))
+LAYERS = (Dense(30, 20, "none"), Dense(20, 4, "none"))
 PARAMETERS = 30 * 20 + 20 + 20 * 4 + 4
 
 

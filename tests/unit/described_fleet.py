@@ -15,6 +15,7 @@ from hushfleet.secagg.masks import MaskContext, add_keystream
 from hushfleet.secagg.residues import Vector
 from hushfleet.wire import committee as set_up
 from hushfleet.wire import documents as documented
+from hushfleet.wire import layers as layered
 from hushfleet.wire import round as rounds
 from hushfleet.wire import schema as schemas
 from hushfleet.wire.framing import Frame, Table, entries
@@ -23,7 +24,7 @@ Section = dict[str, Any] | list[dict[str, Any]]
 
 WIRE: dict[str, type[Table]] = {
     table.KIND: table
-    for module in (documented, schemas, set_up, rounds)
+    for module in (documented, layered, schemas, set_up, rounds)
     for table in vars(module).values()
     if isinstance(table, type) and issubclass(table, Table) and table.KIND
 }
@@ -56,6 +57,7 @@ def documents(owned: Documents) -> Section:
         ("date", owned.date),
         *owned.documents.items(),
         ("certificate of device 9", owned.certificate),
+        *((f"model of {name}", frame) for name, frame in owned.models.items()),
     ]
     return {
         "fleet": fleet.hex(),

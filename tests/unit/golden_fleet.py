@@ -20,8 +20,9 @@ from hushfleet.secagg.committee import Sheet
 from hushfleet.secagg.sealing import public_of, seal
 from hushfleet.trust import Trust
 from hushfleet.wire.committee import Box, Call, Card, CardList, CommitteeKey, Complaint
-from hushfleet.wire.documents import COORDINATOR, MEMBER, PARTICIPANT, Firmware, Layer
+from hushfleet.wire.documents import COORDINATOR, MEMBER, PARTICIPANT, Firmware
 from hushfleet.wire.framing import Frame, Identity, Table
+from hushfleet.wire.layers import Conv1d, Dense, Layer
 from hushfleet.wire.schema import Channel
 
 ISSUED = 1_700_000_000
@@ -30,7 +31,10 @@ COORDINATOR_INDEX, MEMBERS, PARTICIPANTS, LOST = 1, (2, 3, 700), (9, 300), 700
 ROUND, FIRST, ROUNDS, EPOCH, F = 5_000_000_001, 5_000_000_000, 3, 7, 1
 K, THRESHOLD = ROUND - FIRST, len(MEMBERS) - F
 SIZE = 256
-LAYERS = (Layer("dense", 8, 8, "tanh"), Layer("dense", 8, 1, "none"))
+LAYERS = (Dense(8, 8, "tanh"), Dense(8, 1, "none"))
+ALONG_TIME: dict[str, tuple[Layer, ...]] = {
+    "convolutions": (Conv1d(12, 3, 4, 3, 2, "relu"), Conv1d(5, 4, 2, 2, 1, "tanh"), Dense(8, 3)),
+}
 SCHEMA = {
     "rate": 0.5,
     "samples": 2,
@@ -94,6 +98,7 @@ class Documents:
     manifest: Frame
     date: Frame
     certificate: Frame
+    models: dict[str, Frame]
 
     @property
     def fleet(self) -> bytes:
@@ -162,6 +167,10 @@ def documents() -> Documents:
         manifest=manifest,
         date=owner.sign_date(manifest, issued=ISSUED + 20 * 86_400, not_after=ISSUED + 50 * 86_400),
         certificate=owner.certificate(credentials[9].cert, issued=ISSUED + 6),
+        models={
+            name: owner.model_spec(name, layers, bytes(range(32)), version=3, issued=ISSUED + 7)
+            for name, layers in ALONG_TIME.items()
+        },
     )
 
 

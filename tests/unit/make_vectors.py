@@ -23,7 +23,7 @@ from hushfleet.mqtt.chunks import bitmap, chunk_hash, chunk_hashes, cut, upload_
 from hushfleet.mqtt.topics import Topics
 from hushfleet.plans import picked
 from hushfleet.wire.canonical import encode
-from hushfleet.wire.documents import Layer
+from hushfleet.wire.layers import Dense, Layer
 
 
 def framing() -> Section:
@@ -42,9 +42,10 @@ def hashes(owned: Documents) -> Section:
     data = fixed("chunks")(700)
     slices = cut(data, SIZE)
     plan_hash = golden_round.played().plan_hash()
-    layers = {
-        "one dense layer": (Layer("dense", 3, 2, "none"),),
+    layers: dict[str, tuple[Layer, ...]] = {
+        "one dense layer": (Dense(3, 2, "none"),),
         "the golden model": golden_fleet.LAYERS,
+        **golden_fleet.ALONG_TIME,
     }
     return {
         "purposes": {
@@ -109,7 +110,7 @@ def hashes(owned: Documents) -> Section:
         "version_0": [
             {
                 "name": name,
-                "layers": [[layer.inputs, layer.outputs, layer.act] for layer in model],
+                "layers": [layer.to_map() for layer in model],
                 "init": bytes(range(32)).hex(),
                 "flat": initial_flat(model, bytes(range(32))).astype("<f4").tobytes().hex(),
                 "hash": digest("modl", initial_flat(model, bytes(range(32))).astype("<f4").tobytes()).hex(),

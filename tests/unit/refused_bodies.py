@@ -249,6 +249,7 @@ def _wrong_documents() -> Iterator[tuple[str, str, bytes]]:
         ("model", "an unknown kind of layer", {"layers": [layer | {"kind": "conv"}]}),
         ("model", "an unknown activation", {"layers": [layer | {"act": "gelu"}]}),
         ("model", "a layer without outputs", {"layers": [layer | {"out": 0}]}),
+        *(("model", why, {"layers": layers}) for why, layers in _wrong_layers(layer)),
         ("profile", "names that descend", {"profiles": [firmware, firmware | {"name": "a"}]}),
         ("profile", "a name twice", {"profiles": [firmware, firmware]}),
         ("profile", "a chunk below 256", {"profiles": [firmware | {"chunk": 255}]}),
@@ -281,6 +282,34 @@ def _wrong_documents() -> Iterator[tuple[str, str, bytes]]:
     ]  # fmt: skip
     for kind, why, changes in cases:
         yield kind, why, with_change(kind, **changes)
+
+
+def _wrong_layers(dense: Fields) -> Iterator[tuple[str, list[Any]]]:
+    """Layer lists that no one may take, beside those of dense layers."""
+    conv = {"act": "none", "channels": 3, "filters": 4, "kernel": 3, "kind": "conv1d", "length": 12, "stride": 2}
+
+    def changed(layer: Fields, **changes: Any) -> Fields:
+        fields = layer | changes
+        return {name: fields[name] for name in sorted(fields) if fields[name] is not DROPPED}
+
+    yield "a layer that is no map", [[]]
+    yield "a layer without a kind", [changed(dense, kind=DROPPED)]
+    yield "a kind that is no text", [changed(dense, kind=1)]
+    yield "a dense layer with a kernel", [changed(dense, kernel=3)]
+    yield "a dense layer called conv1d", [changed(dense, kind="conv1d")]
+    yield "conv1d called dense", [changed(conv, kind="dense")]
+    yield "conv1d with inputs", [changed(conv, **{"in": 36})]
+    yield "conv1d without a stride", [changed(conv, stride=DROPPED)]
+    yield "conv1d with an unknown activation", [changed(conv, act="gelu")]
+    yield "conv1d with 65,536 filters", [changed(conv, filters=65_536)]
+    for name in ("channels", "filters", "kernel", "length", "stride"):
+        yield f"conv1d: {name} of 0", [changed(conv, **{name: 0})]
+    yield "conv1d with a kernel longer than its length", [changed(conv, kernel=13)]
+    yield "more than 2^20 steps", [changed(conv, length=2**20 + 1, channels=1, kernel=1, stride=65_535)]
+    yield "a spread above 2^20", [changed(conv, length=2**19, channels=1, kernel=3, stride=1)]
+    yield "as many values as the next takes, but other steps", [conv, changed(conv, length=4, channels=5)]
+    yield "a sequence of other width than the next dense layer", [conv, changed(dense, **{"in": 21})]
+    yield "more parameters than a plan counts", [changed(dense, **{"in": 2**16, "out": 2**16})]
 
 
 def _wrong_setup() -> Iterator[tuple[str, str, bytes]]:

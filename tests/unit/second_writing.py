@@ -104,7 +104,7 @@ def conforms(value: Any, kind: str) -> bool:
     if kind.startswith("[") and kind.endswith("]"):
         return type(value) is list and all(conforms(item, kind[1:-1]) for item in value)
     if kind.startswith("{"):
-        table = TABLES[kind[1:-1]]
+        table = TABLES[value["kind"] if kind == "{layer}" else kind[1:-1]]
         return list(value) == list(table) and all(conforms(value[name], table[name]) for name in table)
     if kind.startswith("u"):
         return type(value) is int and value < 1 << int(kind[1:])
@@ -125,6 +125,19 @@ def readable(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: readable(item) for key, item in value.items()}
     return [readable(item) for item in value] if isinstance(value, list) else value
+
+
+# ---- layers (section 11.7)
+
+
+def blocks(layer: dict[str, Any]) -> list[tuple[int, int, float]]:
+    """(parameters, fans, start) of each block: drawn within ±sqrt(6/fans), or all `start` where fans are 0."""
+    match layer:
+        case {"kind": "dense", "in": inputs, "out": outputs}:
+            return [(inputs * outputs, inputs + outputs, 0), (outputs, 0, 0)]
+        case {"kind": "conv1d", "kernel": kernel, "channels": channels, "filters": filters}:
+            return [(kernel * channels * filters, kernel * channels + kernel * filters, 0), (filters, 0, 0)]
+    raise AssertionError(layer)
 
 
 # ---- Ed25519 (RFC 8032)

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from coordinator.encoding import Codec
 from hushfleet.errors import ConfigurationError
-from hushfleet.learning.layers import Dense, initial_flat
+from hushfleet.learning.layers import initial_flat
 from hushfleet.learning.local import LocalResult, train
 from hushfleet.mqtt.topics import Topics
+from hushfleet.wire.layers import Dense
 from hushfleet_demo import data
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "bytes_to_accuracy.py"

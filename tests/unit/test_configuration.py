@@ -190,6 +190,26 @@ class Drawing:
     shapes: Annotated[tuple[Circle | Square, ...], Key("shape")] = ()
 
 
+@dataclass(frozen=True)
+class Star:
+    points: int
+    kind: Literal["star"]
+
+
+@dataclass(frozen=True)
+class Sky:
+    shapes: tuple[Star | Circle, ...] = ()
+
+
+def test_the_one_kind_with_a_default_is_meant_where_none_is_written(tmp_path: Path) -> None:
+    file = tmp_path / "sky.toml"
+    file.write_text('shapes = [{ radius = 1 }, { kind = "star", points = 5 }]')
+    assert load(file, Sky).shapes == (Circle(1.0), Star(5, "star"))
+    file.write_text("shapes = [{ points = 5 }]")
+    with pytest.raises(ConfigurationError, match=r"shapes\[0\].points: unknown key"):
+        load(file, Sky)
+
+
 def test_dataclasses_in_one_place_are_told_apart_by_their_kind(tmp_path: Path) -> None:
     file = tmp_path / "drawing.toml"
     file.write_text('[[shape]]\nkind = "square"\nside = 2\n[[shape]]\nkind = "circle"\nradius = 1')

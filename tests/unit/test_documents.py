@@ -18,7 +18,6 @@ from hushfleet.wire.documents import (
     Document,
     Entry,
     Firmware,
-    Layer,
     Manifest,
     ModelSpec,
     Policy,
@@ -27,6 +26,7 @@ from hushfleet.wire.documents import (
     Roster,
 )
 from hushfleet.wire.framing import pack_indices
+from hushfleet.wire.layers import Dense
 
 FLEET, ISSUED = bytes(16), 1_700_000_000
 
@@ -81,16 +81,16 @@ def test_profiles_tell_one_by_its_name() -> None:
 
 
 def test_a_model_has_so_many_parameters() -> None:
-    layers = (Layer("dense", 5, 7, "relu"), Layer("dense", 7, 3, "none"))
+    layers = (Dense(5, 7, "relu"), Dense(7, 3, "none"))
     assert ModelSpec(FLEET, ISSUED, 1, 1, "small", layers, bytes(32), bytes(32)).parameters() == 6 * 7 + 8 * 3
 
 
 def test_a_layer_has_one_of_four_activations() -> None:
     for activation in ("none", "relu", "tanh", "sigmoid"):
-        Layer("dense", 1, 1, activation).check()
+        Dense(1, 1, activation).check()
     for activation in ("", "Relu", "softmax"):
         with pytest.raises(MalformedError, match="unknown kind or activation"):
-            Layer("dense", 1, 1, activation).check()
+            Dense(1, 1, activation).check()
 
 
 def ascending_roster(*order: int, revoked: bytes = b"") -> Roster:
@@ -179,7 +179,7 @@ POLICY = Policy(
 )
 COORDINATOR_CERT, MEMBER_CERT = cert(5, COORDINATOR), cert(3, MEMBER)
 FIRMWARE = Firmware("gateway", "wifi", 4096, 8, 60, 0, ())
-LAYER = Layer("dense", 1, 1, "none")
+LAYER = Dense(1, 1, "none")
 MODEL = ModelSpec(FLEET, ISSUED, 1, 1, "small", (LAYER, LAYER), bytes(32), bytes(32))
 BOUNDS: list[tuple[Any, list[dict[str, Any]], list[dict[str, Any]], str]] = [
     (profiles_of(), [], [{"protocol": 0}], "start at 1"),
@@ -225,8 +225,9 @@ BOUNDS: list[tuple[Any, list[dict[str, Any]], list[dict[str, Any]], str]] = [
         "window from 1 to 64",
     ),
     (LAYER, [], [{"inputs": 0}, {"outputs": 0}], "are above 0"),
-    (LAYER, [], [{"kind": "conv"}], "unknown kind"),
-    (MODEL, [{"layers": (LAYER,)}], [{"layers": ()}, {"layers": (LAYER, Layer("dense", 2, 1, "none"))}], "do not fit"),
+    (LAYER, [], [{"kind": "conv1d"}], "unknown kind"),
+    (MODEL, [{"layers": (LAYER,)}], [{"layers": ()}], "at least one layer"),
+    (MODEL, [], [{"layers": (LAYER, Dense(2, 1, "none"))}], "gives 1 numbers but layer 2 takes 2"),
     (
         POLICY,
         [

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.composition import DAY, Composition, compose
+from fleet.layer_rows import DenseRow
 from fleet.owner import Credentials, KeySet, Owner, sign
-from fleet.settings import FleetName, FleetSettings, LayerRow, Model, PolicyRules
+from fleet.settings import FleetName, FleetSettings, Model, PolicyRules
 from hushfleet.errors import ConfigurationError, RefusedError
 from hushfleet.hashing import key_id
 from hushfleet.learning.layers import initial_flat
@@ -32,7 +33,7 @@ from hushfleet.wire.framing import Frame, indices
 
 NOW = 1_800_000_000
 YEARS = 3_653 * DAY
-RULES = FleetSettings(FleetName("test"), Model("m", (LayerRow(3, 4, "relu"), LayerRow(4, 2, "none"))))
+RULES = FleetSettings(FleetName("test"), Model("m", (DenseRow(3, 4, "relu"), DenseRow(4, 2, "none"))))
 
 
 def draw_devices(draw: Seeded, members: int = 5, participants: int = 7) -> list[Credentials]:
@@ -214,7 +215,7 @@ def test_nothing_changed_gets_only_a_new_date() -> None:
 
 STEPS: dict[str, dict[str, Any]] = {
     "policy": {"policy": PolicyRules(clip=2.0)},
-    "layers": {"model": Model("m", (LayerRow(3, 5, "tanh"), LayerRow(5, 2, "none")))},
+    "layers": {"model": Model("m", (DenseRow(3, 5, "tanh"), DenseRow(5, 2, "none")))},
     "name": {"model": replace(RULES.model, name="other")},
 }
 

@@ -15,7 +15,7 @@ BASE = ("hushfleet.__version__", "hushfleet.errors", "hushfleet.hashing", "hushf
 FLOORS: dict[str, tuple[str, ...]] = {
     "hushfleet.secagg": BASE,
     "hushfleet.encoding": BASE,
-    "hushfleet.learning": BASE,
+    "hushfleet.learning": (*BASE, "hushfleet.wire.layers"),
     "hushfleet.wire": BASE,
     "hushfleet.mqtt": (*BASE, "hushfleet.wire"),
     "hushfleet.codec": (*BASE, "hushfleet.secagg.residues"),

@@ -9,7 +9,7 @@ import pytest
 from edge_agent.decisions import DecisionSettings
 from edge_agent.inference import Model, Topics, discovery, is_better_left, score
 from hushfleet.errors import ConfigurationError
-from hushfleet.learning.layers import Dense
+from hushfleet.wire.layers import Dense
 from hushfleet.wire.schema import Channel, Schema
 
 TOPICS = Topics("hushfleet", "homeassistant", "gateway-7", "hushfleet_00ff_7")

@@ -13,9 +13,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from edge_agent.training.numpy_trainer import NumpyTrainer, Trainer
 from hushfleet.errors import ConfigurationError, RefusedError
 from hushfleet.learning import local
-from hushfleet.learning.layers import Dense, Head, initial_flat, loss_and_gradient, losses
+from hushfleet.learning.layers import Head, initial_flat, loss_and_gradient, losses, rows_at_once
 from hushfleet.learning.local import LARGEST_LOSS, LocalResult, evaluate, train
 from hushfleet.learning.metrics import accuracy, mean_loss
+from hushfleet.wire.layers import Dense
 
 LAYERS = (Dense(2, 8, "tanh"), Dense(8, 2))
 SEED = bytes(range(32))
@@ -154,7 +155,7 @@ def test_a_number_is_judged_by_its_absolute_error_up_to_64() -> None:
 
 
 def test_evaluation_counts_every_row_however_many() -> None:
-    x, y = two_classes(3 * local._ROWS_AT_ONCE // 2)
+    x, y = two_classes(3 * rows_at_once(LAYERS) // 2)
     whole = evaluate(start(), LAYERS, x, y, head="softmax")
     halves = (slice(0, 5000), slice(5000, None))
     parts = [evaluate(start(), LAYERS, x[rows], y[rows], head="softmax") for rows in halves]

@@ -15,6 +15,7 @@ from nacl.utils import random
 from firmware_profiles import catalog
 from fleet.desk import Desk
 from hushfleet.errors import ConfigurationError
+from hushfleet.wire.layers import Dense, parameter_count
 from planner import choices
 from planner.cli import layers_of, plan
 from planner.costs import Training
@@ -25,7 +26,7 @@ ASKED = ("--model", "64-32-8", "--profile", "gateway-lte-m", "--devices", "40", 
 
 def proposal(target: str = "bytes", **changes: Any) -> Proposal:
     wishes: dict[str, Any] = {
-        "layers": ((64, 32), (32, 8)),
+        "layers": (Dense(64, 32, "relu"), Dense(32, 8)),
         "profile": catalog.load("gateway-lte-m"),
         "devices": 40,
         "survivors": 40,
@@ -176,13 +177,13 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_model_is_widths_a_number_or_the_owners_signed_document(tmp_path: Path) -> None:
-    assert layers_of("64-32-8") == ((64, 32), (32, 8))
-    ((inputs, outputs),) = layers_of("100000")
-    assert (inputs + 1) * outputs == 100_000
+    assert layers_of("64-32-8") == (Dense(64, 32, "relu"), Dense(32, 8, "relu"))
+    (layer,) = layers_of("100000")
+    assert parameter_count([layer]) == 100_000
     now = int(time.time())
     desk = Desk.create(tmp_path / "fleet", hosts=["localhost"], port=8883, settings=None, draw=random, now=now)
     desk.add(["a", "b", "c", "d", "e"], 3, "gateway-wifi", draw=random, now=now)
     desk.sign(draw=random, now=now)
-    assert layers_of(str(tmp_path / "fleet" / "documents" / "model")) == ((16, 32), (32, 2))
+    assert layers_of(str(tmp_path / "fleet" / "documents" / "model")) == (Dense(16, 32, "relu"), Dense(32, 2))
     with pytest.raises(ConfigurationError, match=r"roster is no model document"):
         layers_of(str(tmp_path / "fleet" / "documents" / "roster"))

@@ -21,6 +21,7 @@ from hushfleet.secagg.residues import vector_length
 from hushfleet.wire.committee import Box, Call, Card, CardList, CommitteeKey, Transcript
 from hushfleet.wire.documents import Certificate, CommitteeDocument, Date, Manifest, ModelSpec, Policy, Profiles, Roster
 from hushfleet.wire.framing import Frame, Table, read
+from hushfleet.wire.layers import Dense
 from hushfleet.wire.round import Delta, Header, Plan, Receipt, Request, Result, Survivors
 from planner import flash
 from planner.costs import Cost, Training, cost
@@ -37,7 +38,7 @@ TRAINING = Training(rounds=50, steps=20, batch=32, pause=600)
 
 def messages(encoding: Encoding = PLAIN, committee: Committee = SEVEN, survivors: int = 10) -> Messages:
     return Messages(
-        layers=((64, 32), (32, 8)),
+        layers=(Dense(64, 32, "relu"), Dense(32, 8)),
         devices=12,
         survivors=survivors,
         encoding=encoding,

@@ -16,8 +16,9 @@ from fleet.owner import Credentials, KeySet, Owner, unsigned
 from hushfleet.actions import Action
 from hushfleet.errors import HushfleetError, MalformedError, RefusedError
 from hushfleet.trust import READY, STALE, UPGRADE, WAITING, Trust, UpgradeNeededError
-from hushfleet.wire.documents import COORDINATOR, MEMBER, PARTICIPANT, Date, Layer, Manifest, Policy, Root
+from hushfleet.wire.documents import COORDINATOR, MEMBER, PARTICIPANT, Date, Manifest, Policy, Root
 from hushfleet.wire.framing import Frame, Identity
+from hushfleet.wire.layers import Dense
 
 NOW = 1_700_000_000
 DAY = 86_400
@@ -30,7 +31,7 @@ CERTS = [
     ).cert
     for index, role in enumerate((COORDINATOR, MEMBER, MEMBER, MEMBER, PARTICIPANT), start=1)
 ]
-MODEL = OWNER.model_spec("model", [Layer("dense", 2, 1, "none")], bytes(32), version=1, issued=NOW)
+MODEL = OWNER.model_spec("model", [Dense(2, 1, "none")], bytes(32), version=1, issued=NOW)
 ROOTS = OWNER.root.identities()
 SIGNER, FRESH = OWNER.signer.identities()[0], OWNER.fresh.identities()[0]
 ROOT = OWNER.sign_root(issued=NOW, not_after=NOW + YEAR)

@@ -17,10 +17,14 @@ from refused_bodies import DOCUMENTS
 from second_writing import TABLES, VECTORS, conforms, hashed, little, packed, readable, signed, unpacked, words
 
 from hushfleet.wire import canonical, framing
-from hushfleet.wire.framing import Array, Binary, Frame, Nested, Real, Text, Unsigned
+from hushfleet.wire.framing import Array, Binary, Frame, Nested, OneOf, Real, Text, Unsigned
+from hushfleet.wire.layers import ANY_LAYER
 
 PAGE = VECTORS.parent.parent / "docs" / "protocol.md"
 GOLDEN = {name: json.loads((VECTORS / f"{name}.json").read_text()) for name in make_vectors.golden()}
+LAYERS = {table.KIND for table in ANY_LAYER.tables}
+PARTS = {"doc", "cert", "firmware", "channel", "metrics", *LAYERS}
+"""Tables that stand in others only."""
 FLEET = bytes.fromhex(GOLDEN["documents"]["fleet"])
 FRAMES = [entry for name in ("documents", "setup", "round") for entry in GOLDEN[name]["frames"]]
 BY_NAME = {entry["name"]: entry for entry in FRAMES}
@@ -67,6 +71,8 @@ def written_type(kind: framing.FieldType) -> str:
             return f"[{written_type(item)}]"
         case Nested(table):
             return "{" + table.KIND + "}"
+        case OneOf(name):
+            return "{" + name + "}"
     raise AssertionError(kind)
 
 
@@ -90,13 +96,13 @@ def test_the_tables_are_those_that_the_protocol_s_page_shows() -> None:
     for name in shown:
         if name in DOCUMENTS:
             shown[name] |= {"fleet": "b16", "issued": "u64", "protocol": "u8", "version": "u32"}
-        elif name not in ("doc", "cert", "layer", "firmware", "channel", "transcript", "header", "chunks", "metrics"):
+        elif name not in (*PARTS, "transcript", "header", "chunks"):
             shown[name] |= {"from": "u32"}
     assert shown == TABLES
 
 
 def test_every_table_that_stands_alone_has_a_golden_frame() -> None:
-    assert set(WIRE) - {"doc", "cert", "layer", "firmware", "channel", "metrics"} == {entry["type"] for entry in FRAMES}
+    assert set(WIRE) - PARTS == {entry["type"] for entry in FRAMES}
 
 
 @pytest.mark.parametrize("case", GOLDEN["framing"], ids=lambda case: str(case["value"])[:20])
@@ -381,13 +387,12 @@ def test_hashes() -> None:
 
 @pytest.mark.parametrize("model", GOLDEN["hashes"]["version_0"], ids=lambda model: model["name"])
 def test_version_0_takes_one_stream_layer_by_layer(model: dict[str, Any]) -> None:
-    count = sum(inputs * outputs for inputs, outputs, _ in model["layers"])
-    stream = iter(words(book.generated(4 * count, octets(model["init"])), 4))
+    blocks = [block for layer in model["layers"] for block in book.blocks(layer)]
+    stream = iter(words(book.generated(4 * sum(count for count, fans, _ in blocks if fans), octets(model["init"])), 4))
     flat: list[float] = []
-    for inputs, outputs, _ in model["layers"]:
-        limit = single(math.sqrt(6 / (inputs + outputs)))
-        flat += [single(single((next(stream) >> 8) * 2.0**-23 - 1) * limit) for _ in range(inputs * outputs)]
-        flat += [0.0] * outputs
+    for count, fans, start in blocks:
+        limit = single(math.sqrt(6 / fans)) if fans else 0.0
+        flat += [single(single((next(stream) >> 8) * 2.0**-23 - 1) * limit) if fans else start for _ in range(count)]
     assert struct.pack(f"<{len(flat)}f", *flat).hex() == model["flat"]
     assert hashed("modl", octets(model["flat"])).hex() == model["hash"]
 

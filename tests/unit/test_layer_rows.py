@@ -1,0 +1,51 @@
+"""The layer list of fleet.toml: what may be left out, and what is said of mistakes."""
+
+from pathlib import Path
+
+import pytest
+
+from fleet.settings import FleetSettings
+from hushfleet.configuration import load
+from hushfleet.errors import ConfigurationError
+from hushfleet.wire.layers import Conv1d, Dense, Layer
+
+
+def layers_of(tmp_path: Path, *rows: str) -> tuple[Layer, ...]:
+    """The layer list of a fleet.toml with these rows."""
+    file = tmp_path / "fleet.toml"
+    file.write_text(f'[fleet]\nname = "a"\n[model]\nname = "m"\nlayers = [{", ".join(rows)}]\n')
+    return load(file, FleetSettings).model.layer_list()
+
+
+def test_a_layer_takes_what_the_one_before_gives(tmp_path: Path) -> None:
+    assert layers_of(
+        tmp_path,
+        '{ kind = "conv1d", length = 128, channels = 6, filters = 16, kernel = 5, stride = 2, act = "relu" }',
+        '{ kind = "conv1d", filters = 32, kernel = 5, act = "relu" }',
+        '{ in = 1856, out = 6, act = "none" }',
+    ) == (Conv1d(128, 6, 16, 5, 2, "relu"), Conv1d(62, 16, 32, 5, 1, "relu"), Dense(1856, 6))
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            ('{ kind = "conv1d", filters = 2, kernel = 2, act = "none" }',),
+            r"layer 1, conv1d: give it length \(steps\) and channels",
+        ),
+        (
+            ('{ in = 8, out = 8, act = "none" }', '{ kind = "conv1d", filters = 2, kernel = 2, act = "none" }'),
+            "layer 2, conv1d: give it length",
+        ),
+        (('{ kind = "conv2d", in = 1 }',), r"model.layers\[0\].kind: 'conv2d' is unknown; did you mean 'conv1d'"),
+        (('{ in = 8, out = 8, act = "none", kernel = 3 }',), r"model.layers\[0\].kernel: unknown key"),
+        (('{ kind = "conv1d", in = 8 }',), r"(?s)layers\[0\].in: unknown key.*layers\[0\].filters: missing"),
+        (
+            ('{ kind = "conv1d", length = 0, channels = 70000, filters = 2, kernel = 2, act = "none" }',),
+            r"(?s)layers\[0\].length: expected a whole number.*layers\[0\].channels: expected a whole number",
+        ),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, rows: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        layers_of(tmp_path, *rows)
