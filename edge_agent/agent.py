@@ -149,7 +149,11 @@ class Agent:
         secret = self._vault.get("vault/secret")
         assert secret is not None
         self._readings = open_readings(settings)
-        self._bench = WorkBench(source_of(settings, self._readings))
+        self._bench = WorkBench(
+            source_of(settings, self._readings),
+            settings.trainer,
+            lambda name, why: journal.write("trainer", name=name, why=why),
+        )
         self._collector: Collector | None = None
         self._decisions: Decisions | None = None
         self._described, self._mattered, self._sensors_were = 0.0, object(), dict[str, object]()

@@ -9,27 +9,27 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 from nacl.utils import random
 
+from edge_agent.training.choice import ROWS, TrainerName, make_trainer, step_time
 from edge_agent.vault import Vault
 from hushfleet.codec import LocalReport, encode_plain, expanded, plain_step
 from hushfleet.encoding.grid import Grid
 from hushfleet.encoding.subset import coordinates
 from hushfleet.errors import ConfigurationError
-from hushfleet.learning.layers import initial_flat, parameter_count
-from hushfleet.learning.local import train
+from hushfleet.learning.layers import parameter_count
 from hushfleet.rotated import encode_rotated
 from hushfleet.secagg import group
 from hushfleet.secagg.masks import add_keystream
 from hushfleet.secagg.residues import Vector
 from hushfleet.wire.layers import Dense
 
-ROWS = 32
 SMALL, LARGE = (Dense(8, 8, "relu"), Dense(8, 4)), (Dense(64, 512, "relu"), Dense(512, 128, "relu"), Dense(128, 8))
 """Two models; from their difference comes what a step costs at all, and for each parameter and row."""
 COORDS = 100_000
@@ -45,12 +45,14 @@ class Measurement:
         key: its name in the profile's `[compute]`.
         value: in `unit`.
         meaning: in words.
+        trainers: for a figure of training, what each trainer needs, the fastest first; `value` is the first.
     """
 
     key: str
     value: float
     unit: str
     meaning: str
+    trainers: dict[str, float] = field(default_factory=dict)
 
 
 def calibrate(directory: Path, seconds: float) -> Iterator[Measurement]:
@@ -63,12 +65,12 @@ def calibrate(directory: Path, seconds: float) -> Iterator[Measurement]:
     Raises:
         ConfigurationError: the directory cannot be used.
     """
-    small, large = _step_time(SMALL, seconds / 2), _step_time(LARGE, seconds / 2)
-    work = [ROWS * parameter_count(layers) for layers in (SMALL, LARGE)]
-    training = max((large - small) / (work[1] - work[0]), 1e-15)
-    fixed = max(small - training * work[0], 1e-9)
-    yield Measurement("step", 1e6 * fixed, "µs", "a training step, besides its arithmetic")
-    yield Measurement("training", 1e9 * training, "ns", "training, for each parameter and row")
+    trained = _training_times(seconds)
+    steps = {name: 1e6 * fixed for name, (fixed, _) in trained.items()}
+    rates = {name: 1e9 * rate for name, (_, rate) in trained.items()}
+    best = next(iter(trained))
+    yield Measurement("step", steps[best], "µs", "a training step, besides its arithmetic", steps)
+    yield Measurement("training", rates[best], "ns", "training, for each parameter and row", rates)
     yield Measurement("multiplication", 1e6 * _multiplication_time(seconds), "µs", "a scalar multiplication")
     yield Measurement("keystream", 1e9 * _keystream_time(seconds), "ns", "a mask, for each byte")
     yield Measurement("encoding", 1e9 * _encoding_time(seconds), "ns", "encoding, for each parameter")
@@ -76,29 +78,23 @@ def calibrate(directory: Path, seconds: float) -> Iterator[Measurement]:
     yield Measurement("sync", 1e3 * _sync_time(directory, seconds), "ms", "a durable commit of 8 KiB")
 
 
-def _step_time(layers: tuple[Dense, ...], seconds: float) -> float:
-    """Seconds of CPU of one step of 32 rows."""
-    steps, generator = 10, np.random.default_rng(1)
-    flat = initial_flat(layers, bytes(32))
-    x = generator.standard_normal((ROWS, layers[0].inputs)).astype(np.float32)
-    y = generator.integers(0, layers[-1].outputs, ROWS)
-
-    def run() -> None:
-        train(
-            flat,
-            layers,
-            x,
-            y,
-            head="softmax",
-            steps=steps,
-            batch=ROWS,
-            rate=0.01,
-            momentum=0.9,
-            proximal=0.0,
-            order_seed=bytes(32),
+def _training_times(seconds: float) -> dict[str, tuple[float, float]]:
+    """Seconds of CPU of a step at all, and for each parameter and row, by trainer; the fastest first."""
+    names: list[TrainerName] = ["numpy"]
+    with suppress(ConfigurationError):
+        make_trainer("litert", SMALL, "softmax")
+        names.append("litert")
+    work = [ROWS * parameter_count(layers) for layers in (SMALL, LARGE)]
+    found: dict[str, tuple[float, float]] = {}
+    total: dict[str, float] = {}
+    for name in names:
+        small, large = (
+            step_time(make_trainer(name, layers, "softmax"), layers, "softmax", seconds / len(names))
+            for layers in (SMALL, LARGE)
         )
-
-    return _smallest(run, seconds) / steps
+        rate = max((large - small) / (work[1] - work[0]), 1e-15)
+        found[name], total[name] = (max(small - rate * work[0], 1e-9), rate), small + large
+    return {name: found[name] for name in sorted(names, key=total.__getitem__)}
 
 
 def _multiplication_time(seconds: float) -> float:

@@ -100,6 +100,7 @@ def test(config: Path, timeout: float, seconds: float) -> None:
         return
     _say("rows", f"{found.rows} to train on, {found.kept_aside} kept aside")
     _say("plan", f"round {found.round}" if found.round else "none open; trained with 20 steps of 32 rows")
+    _say("trainer", found.trainer)
     _say("loss", f"{found.loss_before:.4f} before, {found.loss_after:.4f} after training")
     _say("update", f"{found.parameters} parameters, norm {found.norm:.4f}")
     _say("would send", f"{found.bytes} bytes in {found.chunks} chunks, masked: noise to everyone else")
@@ -230,12 +231,29 @@ def calibrate(directory: Path, seconds: float, as_json: bool) -> None:
     for one in measure(directory, seconds):
         found.append(one)
         if not as_json:
-            click.echo(f"{len(found)}/7 {one.key:<15}{one.value:>9.3g} {one.unit:<3} {one.meaning}")
+            among = ", ".join(f"{name} {value:.3g}" for name, value in one.trainers.items())
+            click.echo(
+                f"{len(found)}/7 {one.key:<15}{one.value:>9.3g} {one.unit:<3} {one.meaning}{among and f': {among}'}"
+            )
     if as_json:
-        click.echo(json.dumps({one.key: {"value": one.value, "unit": one.unit} for one in found}, indent=1))
+        figures: dict[str, dict[str, object]] = {one.key: {"value": one.value, "unit": one.unit} for one in found}
+        for one in found:
+            if one.trainers:
+                figures[one.key]["trainers"] = one.trainers
+        click.echo(json.dumps(figures, indent=1))
         return
+    _say("trainer", _faster(next(iter(found[0].trainers))))
     where = f"hushfleet agent calibrate on {platform.node()}, {time.strftime('%Y-%m-%d')}"
     click.echo(f"\n# for the firmware profile (docs/planning.md)\n{fragment(found, where)}")
+
+
+def _faster(best: str) -> str:
+    """What `calibrate` says of the trainers, the best of which it measured with."""
+    from edge_agent.training.choice import litert_trouble
+
+    if trouble := litert_trouble():
+        return f"numpy; {trouble}"
+    return f'{best} is the faster here; with trainer = "auto" an agent finds out for its own model'
 
 
 def _ago(then: float) -> str:

@@ -48,6 +48,7 @@ class Rehearsal:
         loss_before, loss_after: mean loss over the rows to train on, of the base model and of the trained one.
         norm: L2 norm of the update.
         bytes, chunks: of the upload that would have been sent.
+        trainer: what trained, and why just that.
     """
 
     documents: str = "no connection"
@@ -60,6 +61,7 @@ class Rehearsal:
     norm: float = 0.0
     bytes: int = 0
     chunks: int = 0
+    trainer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,10 @@ def _train(
     from hushfleet.codec import PLAIN_BITS, lanes
     from hushfleet.secagg.residues import vector_length
 
-    bench = WorkBench(source_of(settings, open_readings(settings)))
+    def chosen(name: str, why: str) -> None:
+        found.trainer = f"{name}: {why}"
+
+    bench = WorkBench(source_of(settings, open_readings(settings)), settings.trainer, chosen)
     data = bench.rows(model, model_of(device)[1])
     trainer = bench.trainer(model, data.head)
     numbers = work.plan if work else _Numbers()

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edge_agent.training.numpy_trainer import NumpyTrainer
+    from edge_agent.training.choice import TrainerName
+    from edge_agent.training.numpy_trainer import Trainer
     from hushfleet.codec import LocalReport
     from hushfleet.learning.local import Evaluation
+    from hushfleet.wire.layers import Layer
 
 
 class WorkBench:
@@ -26,10 +28,18 @@ class WorkBench:
 
     Args:
         source: the device's rows; None for a device that only serves in committees.
+        wanted: the trainer of the settings.
+        chosen: is told, on the bench's thread, which trainer a model has got, and why.
     """
 
-    def __init__(self, source: Source | None) -> None:
-        self._source = source
+    def __init__(
+        self,
+        source: Source | None,
+        wanted: "TrainerName" = "auto",
+        chosen: Callable[[str, str], None] = lambda name, why: None,
+    ) -> None:
+        self._source, self._wanted, self._chosen = source, wanted, chosen
+        self._choices: dict[tuple[tuple[Layer, ...], Head], TrainerName] = {}
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
         # Nobody waits for training under way when the process is told to end: it would take as long as it takes.
         threading.Thread(target=self._work, name="training", daemon=True).start()
@@ -51,11 +61,17 @@ class WorkBench:
             raise ConfigurationError("this device has neither [source] nor [sensors]; without one it cannot train")
         return self._source.read(model, schema)
 
-    def trainer(self, model: ModelSpec, head: Head) -> "NumpyTrainer":
-        """The trainer for this model."""
-        from edge_agent.training.numpy_trainer import NumpyTrainer
+    def trainer(self, model: ModelSpec, head: Head) -> "Trainer":
+        """The trainer for this model, chosen when it is first asked for."""
+        from edge_agent.training.choice import choose, make_trainer
 
-        return NumpyTrainer(model.layers, head)
+        choice = self._choices.get((model.layers, head))
+        if choice is not None:
+            return make_trainer(choice, model.layers, head)
+        found = choose(self._wanted, model.layers, head)
+        self._choices[model.layers, head] = found.name
+        self._chosen(found.name, found.why)
+        return found.trainer
 
     def train(
         self,

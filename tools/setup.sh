@@ -37,7 +37,12 @@ fi
 wanted=$({ pwd; .venv/bin/python -V; cat setup.cfg pyproject.toml; } | cksum)
 if [ "$wanted" != "$(cat .setup/venv 2>/dev/null)" ]; then
     echo "set-up: installing the project into .venv"
-    .venv/bin/python -m pip install -q --no-input --disable-pip-version-check -e '.[dev]' </dev/null
     mkdir -p .setup
+    install=(.venv/bin/python -m pip install -q --no-input --disable-pip-version-check -e)
+    # LiteRT has no wheels for some machines.
+    "${install[@]}" '.[dev,tflite]' </dev/null 2>.setup/tflite.log || {
+        echo "set-up: without LiteRT, whose tests are skipped (.setup/tflite.log)"
+        "${install[@]}" '.[dev]' </dev/null
+    }
     echo "$wanted" >.setup/venv
 fi

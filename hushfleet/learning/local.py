@@ -6,6 +6,7 @@ With `proximal` above 0 every step is also pulled back towards the global model 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,32 @@ from hushfleet.wire.layers import Layer
 
 LARGEST_LOSS = 64.0
 """One row's loss counts for at most this much, so that a loss lane has a public range (section 11.6)."""
+
+
+class Backend(Protocol):
+    """What computes a model; arguments, results and errors as the functions of these names in `layers`."""
+
+    def forward(self, flat: npt.NDArray[np.float32], x: Floats) -> Floats:
+        """The last layer's outputs, before the head."""
+
+    def loss_and_gradient(self, flat: npt.NDArray[np.float32], x: Floats, y: Labels) -> tuple[Floats, Floats]:
+        """Each row's loss, and the gradient of their mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class NumpyBackend:
+    """The backend that runs everywhere numpy does."""
+
+    layers: Sequence[Layer]
+    head: Head
+
+    def forward(self, flat: npt.NDArray[np.float32], x: Floats) -> Floats:
+        """The last layer's outputs, before the head."""
+        return forward(flat, self.layers, x)
+
+    def loss_and_gradient(self, flat: npt.NDArray[np.float32], x: Floats, y: Labels) -> tuple[Floats, Floats]:
+        """Each row's loss, and the gradient of their mean."""
+        return loss_and_gradient(flat, self.layers, x, y, self.head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +108,7 @@ def train(
     momentum: float,
     proximal: float,
     order_seed: bytes,
+    backend: Backend | None = None,
 ) -> LocalResult:
     """Take `steps` steps from the global model, over shuffled passes through the rows.
 
@@ -96,6 +124,7 @@ def train(
         momentum: 0 up to, not including, 1. The velocity starts at 0 in every round.
         proximal: strength of the pull back to `flat`, 0 for none.
         order_seed: decides the order of the rows and nothing else; the same seed gives the same result.
+        backend: what computes the model; numpy by default.
 
     Raises:
         ConfigurationError: no rows, rows that do not fit the model, a value that is not finite.
@@ -108,11 +137,12 @@ def train(
     trained = flat.copy()
     velocity = np.zeros_like(flat)
     examples, loss_sum = 0, 0.0
+    backend = backend or NumpyBackend(layers, head)
     batches = batches_of(len(x), min(batch, len(x)), order_seed)
     with np.errstate(over="ignore", invalid="ignore"):
         for step in range(1, steps + 1):
             rows = next(batches)
-            row_losses, gradient = loss_and_gradient(trained, layers, x[rows], y[rows], head)
+            row_losses, gradient = backend.loss_and_gradient(trained, x[rows], y[rows])
             if not np.isfinite(row_losses).all():
                 raise _diverged(step, steps, rate)
             examples += len(rows)
@@ -128,18 +158,27 @@ def train(
     return LocalResult(delta, examples, loss_sum)
 
 
-def evaluate(flat: npt.NDArray[np.float32], layers: Sequence[Layer], x: Floats, y: Labels, *, head: Head) -> Evaluation:
+def evaluate(
+    flat: npt.NDArray[np.float32],
+    layers: Sequence[Layer],
+    x: Floats,
+    y: Labels,
+    *,
+    head: Head,
+    backend: Backend | None = None,
+) -> Evaluation:
     """Score a model; no rows at all score as zeros.
 
     Args and errors are those of `train`; a model whose loss or error is not finite on some row counts 64 there.
     """
     _check_data(flat, layers, x, y, head)
+    backend = backend or NumpyBackend(layers, head)
     loss_sum, correct, error_sum = 0.0, 0, 0.0
     with np.errstate(over="ignore", invalid="ignore"):
         at_once = rows_at_once(layers)
         for begin in range(0, len(x), at_once):
             rows = slice(begin, begin + at_once)
-            outputs = forward(flat, layers, x[rows])
+            outputs = backend.forward(flat, x[rows])
             loss_sum += _capped_sum(losses(outputs, y[rows], head))
             if head == "softmax":
                 correct += int(np.count_nonzero(outputs.argmax(axis=1) == y[rows]))

@@ -26,8 +26,11 @@ FLOORS: dict[str, tuple[str, ...]] = {
 """What each room may import besides itself; of two that fit, the first counts."""
 
 AGENT_PACKAGES = {"click", "msgpack", "nacl", "numpy", "paho"}
-NEEDS_PROTOBUF = "edge_agent.sources.decoders.sparkplug_payload"
-"""Comes with the extra [sparkplug], and is imported only where the owner asks for it."""
+EXTRA_PACKAGES = {
+    "edge_agent.sources.decoders.sparkplug_payload": {"google"},
+    "hushfleet.graphs.file": {"flatbuffers"},
+}
+"""Come with the extras [sparkplug] and [tflite], and are imported only where the owner asks for them."""
 STARTS_WITHOUT_NUMPY = (
     "hushfleet.cli",
     "hushfleet.bundle",
@@ -111,7 +114,7 @@ def test_agent_and_shared_package_need_nothing_beyond_the_base_install() -> None
     for module, found in MODULES.items():
         if is_in(module, "hushfleet") or is_in(module, "edge_agent") or is_in(module, "firmware_profiles"):
             heads = {name.partition(".")[0] for name in found}
-            allowed = AGENT_PACKAGES | ({"google"} if module == NEEDS_PROTOBUF else set())
+            allowed = AGENT_PACKAGES | EXTRA_PACKAGES.get(module, set())
             assert heads - set(sys.stdlib_module_names) - set(OURS) <= allowed, module
 
 

@@ -1,0 +1,101 @@
+"""Which trainer a model gets: the one that the owner names, or the faster one here."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from edge_agent.training.numpy_trainer import NumpyTrainer, Trainer
+from hushfleet.errors import ConfigurationError
+from hushfleet.learning.layers import Head, initial_flat
+from hushfleet.wire.layers import Layer
+
+TrainerName = Literal["auto", "numpy", "litert"]
+ROWS = 32
+_STEPS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A trainer and how it was chosen.
+
+    Attributes:
+        name: `numpy` or `litert`.
+        why: in words, for the owner.
+        trainer: of this name.
+    """
+
+    name: TrainerName
+    why: str
+    trainer: Trainer
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    steps: int = _STEPS
+    batch: int = ROWS
+    rate: float = 0.01
+    momentum: float = 0.9
+    proximal: float = 0.0
+
+
+def make_trainer(name: TrainerName, layers: Sequence[Layer], head: Head) -> Trainer:
+    """The trainer `numpy` or `litert` for a model.
+
+    Raises:
+        ConfigurationError: it does not work here, or not for this model.
+    """
+    if name == "numpy":
+        return NumpyTrainer(layers, head)
+    # It comes with the extra [tflite], and is imported only where there is something to train.
+    from edge_agent.training.litert_trainer import LiteRtTrainer
+
+    return LiteRtTrainer(layers, head)
+
+
+def litert_trouble() -> str:
+    """Why LiteRT does not work here; empty if it does."""
+    from hushfleet.graphs.runtime import find_runtime
+
+    try:
+        find_runtime()
+    except ConfigurationError as error:
+        return str(error)
+    return ""
+
+
+def choose(wanted: TrainerName, layers: Sequence[Layer], head: Head) -> Choice:
+    """The trainer for a model; numpy's where the other does not work, whatever is wanted."""
+    numpy = NumpyTrainer(layers, head)
+    if wanted == "numpy":
+        return Choice("numpy", "as the settings say", numpy)
+    try:
+        litert = make_trainer("litert", layers, head)
+    except ConfigurationError as error:
+        return Choice("numpy", str(error), numpy)
+    if wanted == "litert":
+        return Choice("litert", "as the settings say", litert)
+    took = {"numpy": step_time(numpy, layers, head, 0), "litert": step_time(litert, layers, head, 0)}
+    why = ", ".join(f"{name} {1e6 * seconds:.0f} µs a step" for name, seconds in took.items())
+    if took["litert"] < took["numpy"]:
+        return Choice("litert", why, litert)
+    return Choice("numpy", why, numpy)
+
+
+def step_time(trainer: Trainer, layers: Sequence[Layer], head: Head, seconds: float) -> float:
+    """Seconds of CPU of one step of 32 rows: the least of as many runs as fit into `seconds`, three at least."""
+    flat = initial_flat(layers, bytes(32))
+    # Made-up rows without numpy's generators, which are not loaded otherwise.
+    x = np.sin(np.arange(ROWS * layers[0].inputs, dtype=np.float32)).reshape(ROWS, -1)
+    outputs = layers[-1].outputs
+    y = np.arange(ROWS) % outputs if head == "softmax" else np.zeros((ROWS, outputs), np.float32)
+    took: list[float] = []
+    end = time.monotonic() + seconds
+    while len(took) < 4 or time.monotonic() < end:
+        begin = time.thread_time()
+        trainer.train(flat, x, y, _Numbers(), bytes(32))
+        took.append((time.thread_time() - begin) / _STEPS)
+    # The first run pays for what is done once.
+    return min(took[1:])
