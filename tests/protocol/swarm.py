@@ -116,7 +116,7 @@ def soak(rounds: int, first_seed: int, workers: int) -> int:
 
 
 def _rest_from_collecting() -> None:
-    """Collections between the events of a seed cost a tenth of the time; a seed leaves little behind, modules nothing."""
+    """Collections between the events of a seed cost a tenth of the time; a seed leaves little behind."""
     gc.disable()
     gc.freeze()
 
