@@ -6,7 +6,18 @@ from typing import Annotated, Literal
 
 from hushfleet.configuration import Key, Range
 from hushfleet.errors import ConfigurationError
-from hushfleet.wire.layers import LARGEST_VALUE_COUNT, Conv1d, Dense, Layer
+from hushfleet.wire.layers import (
+    LARGEST_VALUE_COUNT,
+    AvgPool,
+    Conv1d,
+    Dense,
+    DepthwiseConv1d,
+    GlobalAverage,
+    Gru,
+    Layer,
+    LayerNorm,
+    MaxPool,
+)
 
 Activation = Literal["none", "relu", "tanh", "sigmoid"]
 _U16, _U32 = Range(1, 2**16 - 1), Range(1, 2**32 - 1)
@@ -49,7 +60,82 @@ class Conv1dRow(_AlongTime):
         return Conv1d(length, channels, self.filters, self.kernel, self.stride, self.act)
 
 
-LayerRow = DenseRow | Conv1dRow
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepthwiseConv1dRow(_AlongTime):
+    """A convolution of each channel by itself."""
+
+    kind: Literal["depthwise_conv1d"]
+    kernel: Annotated[int, _U16]
+    stride: Annotated[int, _U16] = 1
+    act: Activation
+
+    def layer(self, length: int, channels: int) -> Layer:
+        """As the model spec holds it."""
+        return DepthwiseConv1d(length, channels, self.kernel, self.stride, self.act)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AvgPoolRow(_AlongTime):
+    """Means of so many steps."""
+
+    kind: Literal["avgpool"]
+    size: Annotated[int, _U16]
+
+    def layer(self, length: int, channels: int) -> Layer:
+        """As the model spec holds it."""
+        return AvgPool(length, channels, self.size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaxPoolRow(_AlongTime):
+    """The largest of so many steps."""
+
+    kind: Literal["maxpool"]
+    size: Annotated[int, _U16]
+
+    def layer(self, length: int, channels: int) -> Layer:
+        """As the model spec holds it."""
+        return MaxPool(length, channels, self.size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GlobalAverageRow(_AlongTime):
+    """The mean of all steps."""
+
+    kind: Literal["global_average"]
+
+    def layer(self, length: int, channels: int) -> Layer:
+        """As the model spec holds it."""
+        return GlobalAverage(length, channels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerNormRow(_AlongTime):
+    """Each step's channels normalised."""
+
+    kind: Literal["layer_norm"]
+    act: Activation
+
+    def layer(self, length: int, channels: int) -> Layer:
+        """As the model spec holds it."""
+        return LayerNorm(length, channels, self.act)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GruRow(_AlongTime):
+    """A gated recurrent unit."""
+
+    kind: Literal["gru"]
+    units: Annotated[int, _U16]
+
+    def layer(self, length: int, channels: int) -> Layer:
+        """As the model spec holds it."""
+        return Gru(length, channels, self.units)
+
+
+LayerRow = (
+    DenseRow | Conv1dRow | DepthwiseConv1dRow | AvgPoolRow | MaxPoolRow | GlobalAverageRow | LayerNormRow | GruRow
+)
 """One entry of the layer list."""
 
 

@@ -19,17 +19,29 @@ import numpy.typing as npt
 from nacl.bindings import randombytes_buf_deterministic
 
 from hushfleet.errors import ConfigurationError, MalformedError
-from hushfleet.learning.passes import Conv1dPass, DensePass, Floats, Pass
+from hushfleet.learning.passes import DensePass, Floats, LayerNormPass, Pass
+from hushfleet.learning.recurrent import GruPass
+from hushfleet.learning.windowed import AvgPoolPass, Conv1dPass, DepthwiseConv1dPass, GlobalAveragePass, MaxPoolPass
 from hushfleet.wire import layers as wire
-from hushfleet.wire.layers import Conv1d, Dense, Layer
+from hushfleet.wire.layers import (
+    AvgPool,
+    Conv1d,
+    Dense,
+    DepthwiseConv1d,
+    GlobalAverage,
+    Gru,
+    Layer,
+    LayerNorm,
+    MaxPool,
+)
 
 Labels = npt.NDArray[Any]
 
 Head = Literal["softmax", "mean_squared"]
 """What stands on the last layer: `softmax` with cross-entropy over classes, or `mean_squared` over float targets."""
 
-_VALUES_AT_ONCE = 2**21
-"""Values that all layers together make of the rows that are worked on at once: 8 MiB as float32."""
+_VALUES_AT_ONCE = 2**20
+"""Values that all layers together make of the rows that are worked on at once: 4 MiB as float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +226,18 @@ def _pass(layer: Layer, parameters: Sequence[Floats]) -> Pass:
             return DensePass(layer, parameters)
         case Conv1d():
             return Conv1dPass(layer, parameters)
+        case DepthwiseConv1d():
+            return DepthwiseConv1dPass(layer, parameters)
+        case AvgPool():
+            return AvgPoolPass(layer, parameters)
+        case MaxPool():
+            return MaxPoolPass(layer, parameters)
+        case GlobalAverage():
+            return GlobalAveragePass(layer, parameters)
+        case LayerNorm():
+            return LayerNormPass(layer, parameters)
+        case Gru():
+            return GruPass(layer, parameters)
 
 
 def _taken(values: Floats, sequence: tuple[int, int] | None) -> Floats:

@@ -10,9 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from hushfleet.wire.layers import Conv1d, Dense
+from hushfleet.wire.layers import Dense, LayerNorm
 
 Floats = npt.NDArray[np.floating[Any]]
+
+SMALLEST_VARIANCE = 1e-5
+"""Added to a variance before it divides (docs/protocol.md, section 11.7)."""
 
 
 class Pass(Protocol):
@@ -81,45 +84,29 @@ class DensePass:
         return slope @ self._weights.T if inward else None
 
 
-class Conv1dPass:
-    """A dense layer over every window of steps, which stand side by side for one multiplication of matrices."""
+class LayerNormPass:
+    """Each step's channels brought to mean 0 and variance 1, then scaled and moved."""
 
-    def __init__(self, layer: Conv1d, parameters: Sequence[Floats]) -> None:
+    def __init__(self, layer: LayerNorm, parameters: Sequence[Floats]) -> None:
         self._layer = layer
-        weights, self._biases = parameters
-        self._weights = weights.reshape(-1, layer.filters)
+        self._gains, self._biases = parameters
 
     def forward(self, x: Floats) -> Floats:
-        layer, (steps, filters) = self._layer, self._layer.sequence_out
-        x = np.ascontiguousarray(x)
-        # The strides of an axis of length 1 may be anything, even in a contiguous array: these are reckoned instead.
-        step = layer.channels * x.itemsize
-        windows = np.lib.stride_tricks.as_strided(
-            x,
-            (len(x), steps, layer.kernel * layer.channels),
-            (layer.length * step, layer.stride * step, x.itemsize),
-            writeable=False,
-        )
-        self._windows = windows.reshape(len(x) * steps, -1)
-        z = self._windows @ self._weights
+        self._normal = x - x.mean(axis=2, keepdims=True)
+        variance = np.square(self._normal).mean(axis=2, keepdims=True)
+        self._scale = 1.0 / np.sqrt(variance + SMALLEST_VARIANCE)
+        self._normal *= self._scale
+        z = self._normal * self._gains
         z += self._biases
-        self._outputs = activate(layer.act, z)
-        return self._outputs.reshape(len(x), steps, filters)
+        self._outputs = activate(self._layer.act, z)
+        return self._outputs
 
     def backward(self, slope: Floats, gradients: Sequence[Floats], inward: bool) -> Floats | None:
-        layer, (rows, steps, filters) = self._layer, slope.shape
-        slope = before_activation(layer.act, slope.reshape(-1, filters), self._outputs)
-        np.matmul(self._windows.T, slope, out=gradients[0].reshape(-1, filters))
-        np.sum(slope, axis=0, out=gradients[1])
+        slope = before_activation(self._layer.act, slope, self._outputs)
+        np.sum(slope * self._normal, axis=(0, 1), out=gradients[0])
+        np.sum(slope, axis=(0, 1), out=gradients[1])
         if not inward:
             return None
-        windows = (slope @ self._weights.T).reshape(rows, steps, layer.kernel, layer.channels)
-        back = np.zeros((rows, layer.length, layer.channels), slope.dtype)
-        for offset in range(layer.kernel):
-            back[:, every(offset, steps, layer.stride)] += windows[:, :, offset]
-        return back
-
-
-def every(first: int, count: int, stride: int) -> slice:
-    """`count` steps from `first` on, `stride` apart."""
-    return slice(first, first + (count - 1) * stride + 1, stride)
+        slope = slope * self._gains
+        along = (slope * self._normal).mean(axis=2, keepdims=True)
+        return np.asarray(self._scale * (slope - slope.mean(axis=2, keepdims=True) - self._normal * along))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from math import prod
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, get_args
 
 from hushfleet.errors import MalformedError
 from hushfleet.wire.framing import U16, U32, Named, OneOf, Str, Table, Unsigned
@@ -83,7 +83,7 @@ class Dense(Table):
 
 @dataclass(frozen=True, slots=True)
 class _AlongTime(Table):
-    """What the kinds have in common that take a sequence."""
+    """What the kinds have in common that take a sequence; what most of them are is what stands here."""
 
     length: U32
     channels: U16
@@ -94,12 +94,37 @@ class _AlongTime(Table):
         return self.length * self.channels
 
     @property
+    def outputs(self) -> int:
+        """Values of a row that it gives."""
+        return prod(self.sequence_out or ())
+
+    @property
     def sequence_in(self) -> tuple[int, int]:
         """Steps and channels that it takes."""
         return self.length, self.channels
 
+    @property
+    def sequence_out(self) -> tuple[int, int] | None:
+        """Steps and channels that it gives; None where it gives a row without steps."""
+        return self.sequence_in
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """Its parameters in the order of the flat vector."""
+        return ()
+
+    @property
+    def uses(self) -> int:
+        """How often each of its parameters is used for one row."""
+        return self.length
+
+    @property
+    def spread(self) -> int:
+        """The most values that it makes of one row on its way."""
+        return max(self.inputs, self.outputs)
+
     def _check(self, kind: str, act: str = "none", window: int = 1) -> None:
-        """What every kind checks first, so that all else can be reckoned."""
+        """The ranges of its numbers, in an order in which each can be reckoned."""
         _check_words(self, kind, act)
         numbers = {column.name: getattr(self, column.name) for column in fields(self)}
         zeros = [name for name, value in numbers.items() if value == 0]
@@ -109,12 +134,10 @@ class _AlongTime(Table):
             raise MalformedError(f"{self.KIND}: {self.length} steps, at most {LARGEST_VALUE_COUNT} are allowed")
         if window > self.length:
             raise MalformedError(f"{self.KIND}: a window of {window} steps does not fit in {self.length}")
-
-    def _check_spread(self, spread: int) -> None:
-        if spread > LARGEST_VALUE_COUNT:
+        if self.spread > LARGEST_VALUE_COUNT:
             raise MalformedError(
-                f"{self.KIND}: it makes {spread} values of one row, at most {LARGEST_VALUE_COUNT} are allowed: give it "
-                "fewer steps or channels, a larger stride or a smaller kernel"
+                f"{self.KIND}: it makes {self.spread} values of one row, at most {LARGEST_VALUE_COUNT} are allowed: "
+                "give it fewer steps or channels, a larger stride or a smaller kernel"
             )
 
 
@@ -131,17 +154,11 @@ class Conv1d(_AlongTime):
 
     def check(self) -> None:
         self._check(self.kind, self.act, self.kernel)
-        self._check_spread(self.spread)
 
     @property
     def sequence_out(self) -> tuple[int, int]:
         """Steps and channels that it gives."""
         return (self.length - self.kernel) // self.stride + 1, self.filters
-
-    @property
-    def outputs(self) -> int:
-        """Values of a row that it gives."""
-        return prod(self.sequence_out)
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -157,7 +174,147 @@ class Conv1d(_AlongTime):
     @property
     def spread(self) -> int:
         """The most values that it makes of one row on its way: each window's steps side by side."""
-        return max(self.inputs, self.sequence_out[0] * max(self.kernel * self.channels, self.filters))
+        return max(self.inputs, self.outputs, self.sequence_out[0] * self.kernel * self.channels)
+
+
+@dataclass(frozen=True, slots=True)
+class DepthwiseConv1d(_AlongTime):
+    """A weighted sum of `kernel` steps of each channel by itself, every `stride` steps; nothing is padded."""
+
+    KIND: ClassVar[str] = "depthwise_conv1d"
+    kernel: U16
+    stride: U16 = 1
+    act: Str = "none"
+    kind: Str = KIND
+
+    def check(self) -> None:
+        self._check(self.kind, self.act, self.kernel)
+
+    @property
+    def sequence_out(self) -> tuple[int, int]:
+        """Steps and channels that it gives."""
+        return (self.length - self.kernel) // self.stride + 1, self.channels
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """Weights `[kernel][channels]`, biases."""
+        return Block((self.kernel, self.channels), 2 * self.kernel), Block((self.channels,))
+
+    @property
+    def uses(self) -> int:
+        """How often each of its parameters is used for one row."""
+        return self.sequence_out[0]
+
+    @property
+    def spread(self) -> int:
+        """The most values that it makes of one row on its way: each window's steps side by side."""
+        return max(self.inputs, self.sequence_out[0] * self.kernel * self.channels)
+
+
+@dataclass(frozen=True, slots=True)
+class AvgPool(_AlongTime):
+    """The mean of `size` steps after the other, of each channel; steps that are left over are left out."""
+
+    KIND: ClassVar[str] = "avgpool"
+    size: U16
+    kind: Str = KIND
+
+    def check(self) -> None:
+        self._check(self.kind, window=self.size)
+
+    @property
+    def sequence_out(self) -> tuple[int, int]:
+        """Steps and channels that it gives."""
+        return self.length // self.size, self.channels
+
+
+@dataclass(frozen=True, slots=True)
+class MaxPool(_AlongTime):
+    """The largest of `size` steps after the other, of each channel; steps that are left over are left out."""
+
+    KIND: ClassVar[str] = "maxpool"
+    size: U16
+    kind: Str = KIND
+
+    def check(self) -> None:
+        self._check(self.kind, window=self.size)
+
+    @property
+    def sequence_out(self) -> tuple[int, int]:
+        """Steps and channels that it gives."""
+        return self.length // self.size, self.channels
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalAverage(_AlongTime):
+    """The mean of all steps, of each channel."""
+
+    KIND: ClassVar[str] = "global_average"
+    kind: Str = KIND
+
+    def check(self) -> None:
+        self._check(self.kind)
+
+    @property
+    def outputs(self) -> int:
+        """Values of a row that it gives."""
+        return self.channels
+
+    @property
+    def sequence_out(self) -> None:
+        """It gives a row without steps."""
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class LayerNorm(_AlongTime):
+    """Each step's channels brought to mean 0 and variance 1, then scaled and moved, channel by channel."""
+
+    KIND: ClassVar[str] = "layer_norm"
+    act: Str = "none"
+    kind: Str = KIND
+
+    def check(self) -> None:
+        self._check(self.kind, self.act)
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """Gains, biases."""
+        return Block((self.channels,), start=1.0), Block((self.channels,))
+
+
+@dataclass(frozen=True, slots=True)
+class Gru(_AlongTime):
+    """A gated recurrent unit (Cho et al. 2014), the reset gate after the product, as cuDNN has it: its last state."""
+
+    KIND: ClassVar[str] = "gru"
+    units: U16
+    kind: Str = KIND
+
+    def check(self) -> None:
+        self._check(self.kind)
+
+    @property
+    def outputs(self) -> int:
+        """Values of a row that it gives."""
+        return self.units
+
+    @property
+    def sequence_out(self) -> None:
+        """It gives a row without steps."""
+        return
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """Weights `[channels][3·units]`, inner ones `[units][3·units]`, biases; of update, reset, candidate each."""
+        width = 3 * self.units
+        inner = Block((self.units, width), 2 * self.units)
+        return Block((self.channels, width), self.channels + self.units), inner, Block((width,))
+
+    @property
+    def spread(self) -> int:
+        """The most values that it makes of one row on its way: three gates at each step."""
+        return max(self.inputs, self.length * 3 * self.units)
 
 
 def _check_words(layer: Table, kind: str, act: str) -> None:
@@ -165,9 +322,9 @@ def _check_words(layer: Table, kind: str, act: str) -> None:
         raise MalformedError(f"{layer.KIND}: unknown kind or activation; activations are {', '.join(ACTIVATIONS)}")
 
 
-Layer = Dense | Conv1d
+Layer = Dense | Conv1d | DepthwiseConv1d | AvgPool | MaxPool | GlobalAverage | LayerNorm | Gru
 """One entry of a layer list."""
-ANY_LAYER = OneOf("layer", (Dense, Conv1d))
+ANY_LAYER = OneOf("layer", get_args(Layer))
 
 
 def parameter_count(layers: Sequence[Layer]) -> int:

@@ -19,13 +19,19 @@ MOST = 2**20
 
 def shapes(layer: Fields) -> tuple[Shape | int, Shape | int]:
     """What a layer takes and gives: (steps, channels), or so many numbers."""
+    if layer["kind"] == "dense":
+        return layer["in"], layer["out"]
+    taken = length, channels = layer["length"], layer["channels"]
     match layer["kind"]:
-        case "dense":
-            return layer["in"], layer["out"]
-        case "conv1d":
-            steps = (layer["length"] - layer["kernel"]) // layer["stride"] + 1
-            return (layer["length"], layer["channels"]), (steps, layer["filters"])
-    raise AssertionError(layer)
+        case "conv1d" | "depthwise_conv1d":
+            steps = (length - layer["kernel"]) // layer["stride"] + 1
+            return taken, (steps, layer["filters" if layer["kind"] == "conv1d" else "channels"])
+        case "avgpool" | "maxpool":
+            return taken, (length // layer["size"], channels)
+        case "layer_norm":
+            return taken, taken
+        case _:
+            return taken, layer["units" if layer["kind"] == "gru" else "channels"]
 
 
 def blocks(layer: Fields) -> list[Block]:
@@ -36,15 +42,26 @@ def blocks(layer: Fields) -> list[Block]:
         case "conv1d":
             kernel, a, b = layer["kernel"], layer["channels"], layer["filters"]
             return [(kernel * a * b, kernel * (a + b), 0), (b, 0, 0)]
-    raise AssertionError(layer)
+        case "depthwise_conv1d":
+            return [(layer["kernel"] * layer["channels"], 2 * layer["kernel"], 0), (layer["channels"], 0, 0)]
+        case "layer_norm":
+            return [(layer["channels"], 0, 1), (layer["channels"], 0, 0)]
+        case "gru":
+            a, b = layer["channels"], layer["units"]
+            return [(a * 3 * b, a + b, 0), (b * 3 * b, 2 * b, 0), (3 * b, 0, 0)]
+        case _:
+            return []
 
 
 def _spread(layer: Fields) -> int:
     """The most values that a layer along time makes of a row."""
-    (length, channels), given = shapes(layer)  # type: ignore[misc]
-    values = [length * channels, _values(given)]
-    if layer["kind"] == "conv1d":
-        values.append(given[0] * layer["kernel"] * channels)  # type: ignore[index]
+    taken, given = shapes(layer)
+    values = [_values(taken), _values(given)]
+    if "kernel" in layer:
+        assert isinstance(given, tuple)
+        values.append(given[0] * layer["kernel"] * layer["channels"])
+    if "units" in layer:
+        values.append(layer["length"] * 3 * layer["units"])
     return max(values)
 
 
@@ -59,7 +76,8 @@ def check(layers: list[Fields]) -> None:
         require(layer.get("act", "none") in SWITCHES, "an unknown activation")
         require(0 not in layer.values(), "a number of 0 in a layer")
         if layer["kind"] != "dense":
-            require(layer["length"] <= MOST and layer.get("kernel", 1) <= layer["length"], "a length out of range")
+            window = layer.get("kernel", layer.get("size", 1))
+            require(window <= layer["length"] <= MOST, "a length out of range")
             require(_spread(layer) <= MOST, "too much is made of a row")
     for before, after in pairwise(layers):
         given, taken = shapes(before)[1], shapes(after)[0]

@@ -99,6 +99,12 @@ PARTS = {
     "firmware": "name s · link s · chunk u16 · window u8 · keepalive u16 · daily u64 · models [b32]",
     "dense": "kind s · in u32 · out u32 · act s",
     "conv1d": "kind s · length u32 · channels u16 · filters u16 · kernel u16 · stride u16 · act s",
+    "depthwise_conv1d": "kind s · length u32 · channels u16 · kernel u16 · stride u16 · act s",
+    "avgpool": "kind s · length u32 · channels u16 · size u16",
+    "maxpool": "kind s · length u32 · channels u16 · size u16",
+    "global_average": "kind s · length u32 · channels u16",
+    "layer_norm": "kind s · length u32 · channels u16 · act s",
+    "gru": "kind s · length u32 · channels u16 · units u16",
     "metrics": ("examples u64 · training_loss f · evaluated u64 · evaluation_loss f · correct u64 · norm f"),
 }
 
@@ -115,7 +121,7 @@ TABLES: dict[str, dict[str, str]] = {
 }
 
 
-KINDS = ("dense", "conv1d")
+KINDS = ("dense", "conv1d", "depthwise_conv1d", "avgpool", "maxpool", "global_average", "layer_norm", "gru")
 """A {layer} is one of these tables."""
 
 

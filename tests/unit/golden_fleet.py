@@ -22,7 +22,17 @@ from hushfleet.trust import Trust
 from hushfleet.wire.committee import Box, Call, Card, CardList, CommitteeKey, Complaint
 from hushfleet.wire.documents import COORDINATOR, MEMBER, PARTICIPANT, Firmware
 from hushfleet.wire.framing import Frame, Identity, Table
-from hushfleet.wire.layers import Conv1d, Dense, Layer
+from hushfleet.wire.layers import (
+    AvgPool,
+    Conv1d,
+    Dense,
+    DepthwiseConv1d,
+    GlobalAverage,
+    Gru,
+    Layer,
+    LayerNorm,
+    MaxPool,
+)
 from hushfleet.wire.schema import Channel
 
 ISSUED = 1_700_000_000
@@ -34,6 +44,16 @@ SIZE = 256
 LAYERS = (Dense(8, 8, "tanh"), Dense(8, 1, "none"))
 ALONG_TIME: dict[str, tuple[Layer, ...]] = {
     "convolutions": (Conv1d(12, 3, 4, 3, 2, "relu"), Conv1d(5, 4, 2, 2, 1, "tanh"), Dense(8, 3)),
+    "every other kind": (
+        Dense(6, 24, "sigmoid"),
+        LayerNorm(12, 2, "relu"),
+        DepthwiseConv1d(12, 2, 3, 1, "tanh"),
+        MaxPool(10, 2, 3),
+        Gru(3, 2, 4),
+        Dense(4, 12, "none"),
+        AvgPool(6, 2, 2),
+        GlobalAverage(3, 2),
+    ),
 }
 SCHEMA = {
     "rate": 0.5,

@@ -307,6 +307,26 @@ def _wrong_layers(dense: Fields) -> Iterator[tuple[str, list[Any]]]:
     yield "conv1d with a kernel longer than its length", [changed(conv, kernel=13)]
     yield "more than 2^20 steps", [changed(conv, length=2**20 + 1, channels=1, kernel=1, stride=65_535)]
     yield "a spread above 2^20", [changed(conv, length=2**19, channels=1, kernel=3, stride=1)]
+    pool = {"channels": 3, "kind": "maxpool", "length": 12, "size": 4}
+    for kind in ("maxpool", "avgpool"):
+        yield f"{kind} with a size of 0", [changed(pool, kind=kind, size=0)]
+        yield f"{kind} with a size above its length", [changed(pool, kind=kind, size=13)]
+        yield f"{kind} with an activation", [changed(pool, kind=kind, act="relu")]
+    depthwise = changed(conv, kind="depthwise_conv1d", filters=DROPPED)
+    yield "depthwise_conv1d with filters", [changed(depthwise, filters=3)]
+    yield "depthwise_conv1d with a kernel longer than its length", [changed(depthwise, kernel=13)]
+    yield "depthwise_conv1d with a spread above 2^20", [changed(depthwise, length=2**18, kernel=3, stride=1)]
+    average = changed(pool, kind="global_average", size=DROPPED)
+    yield "global_average with a size", [changed(average, size=12)]
+    yield "global_average of more than 2^20 values", [changed(average, length=2**19)]
+    norm = changed(average, kind="layer_norm", act="none")
+    yield "layer_norm without an activation", [changed(norm, act=DROPPED)]
+    yield "layer_norm of no channel", [changed(norm, channels=0)]
+    gru = changed(average, kind="gru", units=5)
+    yield "gru without units", [changed(gru, units=0)]
+    yield "gru with an activation", [changed(gru, act="tanh")]
+    yield "gru with a spread above 2^20", [changed(gru, length=2**10, channels=1, units=2**10)]
+    yield "steps behind gru that are not a dense layer's", [changed(gru, units=6), changed(norm, length=2, channels=2)]
     yield "as many values as the next takes, but other steps", [conv, changed(conv, length=4, channels=5)]
     yield "a sequence of other width than the next dense layer", [conv, changed(dense, **{"in": 21})]
     yield "more parameters than a plan counts", [changed(dense, **{"in": 2**16, "out": 2**16})]

@@ -137,6 +137,14 @@ def blocks(layer: dict[str, Any]) -> list[tuple[int, int, float]]:
             return [(inputs * outputs, inputs + outputs, 0), (outputs, 0, 0)]
         case {"kind": "conv1d", "kernel": kernel, "channels": channels, "filters": filters}:
             return [(kernel * channels * filters, kernel * channels + kernel * filters, 0), (filters, 0, 0)]
+        case {"kind": "depthwise_conv1d", "kernel": kernel, "channels": channels}:
+            return [(kernel * channels, 2 * kernel, 0), (channels, 0, 0)]
+        case {"kind": "layer_norm", "channels": channels}:
+            return [(channels, 0, 1), (channels, 0, 0)]
+        case {"kind": "gru", "channels": channels, "units": units}:
+            return [(3 * units * channels, channels + units, 0), (3 * units * units, 2 * units, 0), (3 * units, 0, 0)]
+        case {"kind": "avgpool" | "maxpool" | "global_average"}:
+            return []
     raise AssertionError(layer)
 
 

@@ -7,7 +7,17 @@ import pytest
 from fleet.settings import FleetSettings
 from hushfleet.configuration import load
 from hushfleet.errors import ConfigurationError
-from hushfleet.wire.layers import Conv1d, Dense, Layer
+from hushfleet.wire.layers import (
+    AvgPool,
+    Conv1d,
+    Dense,
+    DepthwiseConv1d,
+    GlobalAverage,
+    Gru,
+    Layer,
+    LayerNorm,
+    MaxPool,
+)
 
 
 def layers_of(tmp_path: Path, *rows: str) -> tuple[Layer, ...]:
@@ -24,6 +34,24 @@ def test_a_layer_takes_what_the_one_before_gives(tmp_path: Path) -> None:
         '{ kind = "conv1d", filters = 32, kernel = 5, act = "relu" }',
         '{ in = 1856, out = 6, act = "none" }',
     ) == (Conv1d(128, 6, 16, 5, 2, "relu"), Conv1d(62, 16, 32, 5, 1, "relu"), Dense(1856, 6))
+    assert layers_of(
+        tmp_path,
+        '{ kind = "layer_norm", length = 128, channels = 6, act = "none" }',
+        '{ kind = "depthwise_conv1d", kernel = 5, act = "none" }',
+        '{ kind = "avgpool", size = 2 }',
+        '{ kind = "maxpool", size = 3 }',
+        '{ kind = "gru", units = 8 }',
+        '{ in = 8, out = 12, act = "tanh" }',
+        '{ kind = "global_average", length = 4, channels = 3 }',
+    ) == (
+        LayerNorm(128, 6),
+        DepthwiseConv1d(128, 6, 5),
+        AvgPool(124, 6, 2),
+        MaxPool(62, 6, 3),
+        Gru(20, 6, 8),
+        Dense(8, 12, "tanh"),
+        GlobalAverage(4, 3),
+    )
 
 
 @pytest.mark.parametrize(
