@@ -255,10 +255,11 @@ def test_a_list_that_is_no_model_is_refused(layers: tuple[Layer, ...], said: str
 
 
 def test_of_equal_steps_the_first_is_the_largest() -> None:
-    layers = (LayerNorm(4, 1), MaxPool(4, 1, 4))
-    # Behind a layer with one channel all steps are its bias; the gradient over that is counted once.
-    _, gradient = loss_and_gradient(np.array([1.0, 0.5]), layers, np.ones((1, 4)), np.array([[0.0]]), "mean_squared")
-    assert_array_equal(gradient, [0.0, 1.0])
+    layers = (DepthwiseConv1d(4, 1, 1), MaxPool(4, 1, 4))
+    # With a weight of 0 all steps are the bias; what the weight's gradient is made of tells which of them was taken.
+    flat, x = np.array([0.0, 0.5]), np.array([[3.0, 5.0, 7.0, 9.0]])
+    _, gradient = loss_and_gradient(flat, layers, x, np.array([[0.0]]), "mean_squared")
+    assert_array_equal(gradient, [3.0, 1.0])
 
 
 def windows(count: int, seed: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
