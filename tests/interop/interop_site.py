@@ -26,7 +26,9 @@ name = "interop"
 [model]
 name = "tiny"
 layers = [
-    {{ in = 10, out = {hidden}, act = "relu" }},
+    {{ kind = "conv1d", length = 5, channels = 2, filters = 4, kernel = 3, act = "relu" }},
+    {{ kind = "layer_norm", act = "none" }},
+    {{ in = 12, out = {hidden}, act = "relu" }},
     {{ in = {hidden}, out = 3, act = "none" }},
 ]
 
@@ -95,7 +97,7 @@ class Site:
     Args:
         members, both, participants: names of the devices by role, which get the indices 1, 2, … in this order.
         policy: lines added to the policy.
-        hidden: units of the model's one hidden layer.
+        hidden: units of the model's hidden dense layer.
         chunk: bytes a slice of what the project's devices cut.
     """
 

@@ -36,6 +36,7 @@ from second_sums import (
 )
 from second_wire import (
     DOCUMENTS,
+    KINDS,
     MESSAGES,
     PARTS,
     TABLES,
@@ -511,6 +512,10 @@ def values_of(kind: str) -> st.SearchStrategy[Any]:
     """Any value of a wire type."""
     if kind.startswith("["):
         return st.lists(values_of(kind[1:-1]), max_size=3)
+    if kind == "{layer}":
+        return st.sampled_from(KINDS).flatmap(
+            lambda name: values_of(f"{{{name}}}").map(lambda fields: fields | {"kind": name})
+        )
     if kind.startswith("{"):
         return st.fixed_dictionaries({field: values_of(one) for field, one in TABLES[kind[1:-1]].items()})
     if kind.startswith("u"):
