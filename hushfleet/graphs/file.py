@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hushfleet.errors import ConfigurationError
+
 _IDENTIFIER = b"TFL3"
 _SCHEMA_VERSION = 3
 _ALIGNMENT = 16
 _LARGEST_OLD_CODE = 127
 """Operators with greater codes came after the field held one byte."""
+_MOST_OPERATORS = 4096
 _TYPES = {"float32": 0, "int32": 2, "int8": 9}
 
 
@@ -168,8 +171,15 @@ class Graph:
             shapes: of its results.
             options: the table of its options, where they are not the usual ones.
             fields: those options.
+
+        Raises:
+            ConfigurationError: there are too many operators for a device to make and keep.
         """
         file = self._file
+        if len(self._operators) == _MOST_OPERATORS:
+            raise ConfigurationError(
+                f"the graph for LiteRT would have more than {_MOST_OPERATORS} operators: this model needs numpy"
+            )
         outputs = [self._tensor(shape) for shape in shapes]
         said = {}
         if options:

@@ -7,12 +7,15 @@ from collections.abc import Callable, Sequence
 
 from hushfleet.errors import ConfigurationError
 from hushfleet.graphs.file import Graph, Tensor
-from hushfleet.wire.layers import Conv1d, Dense, Layer
+from hushfleet.learning.passes import SMALLEST_VARIANCE
+from hushfleet.wire.layers import AvgPool, Conv1d, Dense, DepthwiseConv1d, GlobalAverage, Layer, LayerNorm, MaxPool
 
 Parts = Sequence[Tensor]
 Back = Callable[[Tensor, bool], tuple[Tensor | None, list[Tensor]]]
 """From the slope over a layer's output: that over its input, if it is wanted, and those over its parameters."""
 
+_VALID = 1
+"""Of paddings, the one that pads nothing."""
 _ACTIVATIONS = {"relu": "RELU", "tanh": "TANH", "sigmoid": "LOGISTIC"}
 
 
@@ -31,6 +34,16 @@ def layer_in(graph: Graph, layer: Layer, x: Tensor, parts: Parts) -> tuple[Tenso
             return _dense(graph, layer, x, parts)
         case Conv1d():
             return _conv1d(graph, layer, x, parts)
+        case DepthwiseConv1d():
+            return _depthwise_conv1d(graph, layer, x, parts)
+        case AvgPool():
+            return _avgpool(graph, layer, x)
+        case MaxPool():
+            return _maxpool(graph, layer, x)
+        case GlobalAverage():
+            return _global_average(graph, layer, x)
+        case LayerNorm():
+            return _layer_norm(graph, layer, x, parts)
     raise ConfigurationError(f"LiteRT has no graph for a layer of kind {layer.kind!r} here: this model needs numpy")
 
 
@@ -107,6 +120,114 @@ def _conv1d(graph: Graph, layer: Conv1d, x: Tensor, parts: Parts) -> tuple[Tenso
     return graph.reshape(out, (rows, steps, filters)), back
 
 
+def _depthwise_conv1d(graph: Graph, layer: DepthwiseConv1d, x: Tensor, parts: Parts) -> tuple[Tensor, Back]:
+    weights, biases = parts
+    rows, (steps, channels) = x.shape[0], layer.sequence_out
+    windows = _Windows(rows, layer.length, channels, steps, layer.kernel, layer.stride)
+    apart = graph.reshape(windows.cut(graph, x), (rows * steps, layer.kernel, channels))
+    summed = graph.binary("ADD", graph.reduce("SUM", graph.binary("MUL", apart, weights), [1]), biases)
+    out, activation_back = _activated(graph, layer.act, summed)
+
+    def back(slope: Tensor, wanted: bool) -> tuple[Tensor | None, list[Tensor]]:
+        slope = activation_back(graph.reshape(slope, (rows * steps, channels)))
+        each = graph.reshape(slope, (rows * steps, 1, channels))
+        own = [graph.reduce("SUM", graph.binary("MUL", apart, each), [0]), graph.reduce("SUM", slope, [0])]
+        if not wanted:
+            return None, own
+        before = graph.binary("MUL", each, graph.reshape(weights, (1, layer.kernel, channels)))
+        return windows.put_back(graph, graph.reshape(before, (rows, steps, layer.kernel * channels))), own
+
+    return graph.reshape(out, (rows, steps, channels)), back
+
+
+def _avgpool(graph: Graph, layer: AvgPool, x: Tensor) -> tuple[Tensor, Back]:
+    rows, (steps, channels), size = x.shape[0], layer.sequence_out, layer.size
+    wide = graph.reshape(x, (rows, 1, layer.length, channels))
+    sides = {"Padding": _VALID, "StrideW": size, "StrideH": 1, "FilterWidth": size, "FilterHeight": 1}
+    out = graph.apply("AVERAGE_POOL_2D", [wide], [(rows, 1, steps, channels)], "Pool2DOptions", **sides)[0]
+
+    def back(slope: Tensor, wanted: bool) -> tuple[Tensor | None, list[Tensor]]:
+        share = graph.binary("MUL", slope, 1.0 / size)
+        return (_pooled_back(graph, [share] * size, layer.length) if wanted else None), []
+
+    return graph.reshape(out, (rows, steps, channels)), back
+
+
+def _maxpool(graph: Graph, layer: MaxPool, x: Tensor) -> tuple[Tensor, Back]:
+    rows, (steps, channels), size = x.shape[0], layer.sequence_out, layer.size
+    units = graph.reshape(_fitted(graph, x, steps * size), (rows, steps, size * channels))
+    pieces = [graph.slice(units, (0, 0, first * channels), (rows, steps, channels)) for first in range(size)]
+    largest = pieces[0]
+    for piece in pieces[1:]:
+        largest = graph.binary("MAXIMUM", largest, piece)
+
+    def back(slope: Tensor, wanted: bool) -> tuple[Tensor | None, list[Tensor]]:
+        if not wanted:
+            return None, []
+        # What is left for the next step: all of the slope, until one step has been the largest.
+        shares = []
+        for piece in pieces[:-1]:
+            later = graph.binary("MUL", slope, graph.unary("SIGN", graph.binary("SUB", largest, piece)))
+            shares.append(graph.binary("SUB", slope, later))
+            slope = later
+        return _pooled_back(graph, [*shares, slope], layer.length), []
+
+    return largest, back
+
+
+def _pooled_back(graph: Graph, shares: Sequence[Tensor], length: int) -> Tensor:
+    """A pool's slopes over the steps of each window, [n, windows, channels] each, as those of the whole sequence."""
+    rows, steps, channels = shares[0].shape
+    together = graph.concatenate(shares, 2) if len(shares) > 1 else shares[0]
+    return _fitted(graph, graph.reshape(together, (rows, steps * len(shares), channels)), length)
+
+
+def _global_average(graph: Graph, layer: GlobalAverage, x: Tensor) -> tuple[Tensor, Back]:
+    rows, length, channels = x.shape
+
+    def back(slope: Tensor, wanted: bool) -> tuple[Tensor | None, list[Tensor]]:
+        if not wanted:
+            return None, []
+        shares = graph.constant([[[1.0 / length]] * length])
+        return graph.binary("MUL", graph.reshape(slope, (rows, 1, channels)), shares), []
+
+    return graph.reduce("MEAN", x, [1]), back
+
+
+def _layer_norm(graph: Graph, layer: LayerNorm, x: Tensor, parts: Parts) -> tuple[Tensor, Back]:
+    gains, biases = parts
+    rows, steps, channels = x.shape
+    x = graph.reshape(x, (rows * steps, channels))
+    centred = graph.binary("SUB", x, graph.reduce("MEAN", x, [1], keep=True))
+    variance = graph.reduce("MEAN", graph.unary("SQUARE", centred), [1], keep=True)
+    scale = graph.unary("RSQRT", graph.binary("ADD", variance, SMALLEST_VARIANCE))
+    normal = graph.binary("MUL", centred, scale)
+    moved = graph.binary("ADD", graph.binary("MUL", normal, gains), biases)
+    out, activation_back = _activated(graph, layer.act, moved)
+
+    def back(slope: Tensor, wanted: bool) -> tuple[Tensor | None, list[Tensor]]:
+        slope = activation_back(graph.reshape(slope, (rows * steps, channels)))
+        own = [graph.reduce("SUM", graph.binary("MUL", slope, normal), [0]), graph.reduce("SUM", slope, [0])]
+        if not wanted:
+            return None, own
+        slope = graph.binary("MUL", slope, gains)
+        along = graph.reduce("MEAN", graph.binary("MUL", slope, normal), [1], keep=True)
+        slope = graph.binary("SUB", slope, graph.reduce("MEAN", slope, [1], keep=True))
+        slope = graph.binary("MUL", graph.binary("SUB", slope, graph.binary("MUL", normal, along)), scale)
+        return graph.reshape(slope, (rows, steps, channels)), own
+
+    return graph.reshape(out, (rows, steps, channels)), back
+
+
+def _fitted(graph: Graph, x: Tensor, length: int) -> Tensor:
+    """A sequence cut off, or filled up with zeros, to this many steps."""
+    if length > x.shape[1]:
+        return graph.pad(x, [(0, 0), (0, length - x.shape[1]), (0, 0)])
+    if length < x.shape[1]:
+        return graph.slice(x, (0, 0, 0), (x.shape[0], length, x.shape[2]))
+    return x
+
+
 class _Windows:
     """The windows of a sequence side by side, [n, steps, kernel · channels], and their slopes back in their places.
 
@@ -120,7 +241,7 @@ class _Windows:
         self._units = steps - 1 + len(self._widths)
 
     def cut(self, graph: Graph, x: Tensor) -> Tensor:
-        x = self._fitted(graph, x, self._units * self._stride)
+        x = _fitted(graph, x, self._units * self._stride)
         units = graph.reshape(x, (self._rows, self._units, self._stride * self._channels))
         pieces = [
             graph.slice(units, (0, first, 0), (self._rows, self._steps, width))
@@ -138,12 +259,4 @@ class _Windows:
             begin += width
         assert total is not None
         whole = graph.reshape(total, (self._rows, self._units * self._stride, self._channels))
-        return self._fitted(graph, whole, self._length)
-
-    def _fitted(self, graph: Graph, x: Tensor, length: int) -> Tensor:
-        """A sequence cut off, or filled up with zeros, to this many steps."""
-        if length > x.shape[1]:
-            return graph.pad(x, [(0, 0), (0, length - x.shape[1]), (0, 0)])
-        if length < x.shape[1]:
-            return graph.slice(x, (0, 0, 0), (x.shape[0], length, x.shape[2]))
-        return x
+        return _fitted(graph, whole, self._length)

@@ -18,7 +18,18 @@ from hushfleet.graphs import runtime as runtimes
 from hushfleet.graphs.runtime import Runtime, SealedFile, Session, find_runtime
 from hushfleet.graphs.training import training_file
 from hushfleet.learning.layers import Head, forward, initial_flat, loss_and_gradient
-from hushfleet.wire.layers import ACTIVATIONS, Conv1d, Dense, Layer
+from hushfleet.wire.layers import (
+    ACTIVATIONS,
+    AvgPool,
+    Conv1d,
+    Dense,
+    DepthwiseConv1d,
+    GlobalAverage,
+    Gru,
+    Layer,
+    LayerNorm,
+    MaxPool,
+)
 
 MODEL = (Dense(6, 16, "relu"), Dense(16, 8, "tanh"), Dense(8, 8, "sigmoid"), Dense(8, 3))
 ROWS = 8
@@ -67,6 +78,23 @@ ALONG_TIME: dict[str, tuple[Layer, ...]] = {
     "conv1d of a single window": (Conv1d(6, 2, 4, 6, 1, "relu"), Dense(4, 3)),
     "conv1d after dense, and last": (Dense(5, 12, "tanh"), Conv1d(6, 2, 3, 3, 1)),
     "conv1d of one channel": (Conv1d(9, 1, 1, 3, 1, "relu"), Dense(7, 3)),
+    "depthwise": (DepthwiseConv1d(20, 3, 5, 1, "tanh"), DepthwiseConv1d(16, 3, 3, 2, "relu"), Dense(21, 4)),
+    "depthwise of one channel": (Dense(4, 12), DepthwiseConv1d(12, 1, 3, 5, "sigmoid"), Dense(2, 3)),
+    "avgpool that leaves steps over": (Conv1d(20, 2, 3, 2), AvgPool(19, 3, 4), Dense(12, 3)),
+    "avgpool of single steps, and of all": (Conv1d(6, 2, 3, 2), AvgPool(5, 3, 1), AvgPool(5, 3, 5), Dense(3, 3)),
+    "maxpool that leaves steps over": (Conv1d(20, 2, 3, 2), MaxPool(19, 3, 4), Dense(12, 3)),
+    "maxpool of single steps, first of all": (MaxPool(6, 2, 1), Conv1d(6, 2, 2, 2), MaxPool(5, 2, 5), Dense(2, 3)),
+    "global average": (Conv1d(20, 2, 5, 3, 1, "relu"), GlobalAverage(18, 5), Dense(5, 3)),
+    "global average of one step, and last": (Dense(4, 6), GlobalAverage(1, 6)),
+    "layer norm": (LayerNorm(10, 4, "tanh"), Conv1d(10, 4, 6, 3), LayerNorm(8, 6, "relu"), Dense(48, 3)),
+    "layer norm of one channel": (Conv1d(10, 2, 1, 3), LayerNorm(8, 1), Dense(8, 3)),
+    "the example": (
+        Conv1d(128, 6, 16, 5, 2, "relu"),
+        AvgPool(62, 16, 2),
+        Conv1d(31, 16, 32, 5, 1, "relu"),
+        GlobalAverage(27, 32),
+        Dense(32, 6),
+    ),
 }
 
 
@@ -76,8 +104,27 @@ def test_layers_along_time_are_numpys(runtime: Runtime, name: str, head: Head) -
     compare(runtime, ALONG_TIME[name], head)
 
 
-def test_every_kind_of_layer_is_among_them() -> None:
-    assert {layer.kind for layers in ALONG_TIME.values() for layer in layers} == {kind.KIND for kind in get_args(Layer)}
+def test_of_equal_steps_the_first_gets_the_gradient(runtime: Runtime) -> None:
+    """The first channel makes all steps of a window equal; the second, whose weight is 0, tells them apart."""
+    layers = (Conv1d(6, 2, 1, 1), MaxPool(6, 1, 3), Dense(2, 2))
+    given = inputs(layers)
+    given["w"][1] = 0
+    given["x"][:, :6] = 1
+    _, gradient = loss_and_gradient(given["w"], layers, given["x"], given["y"], "softmax")
+    assert gradient[1] != 0
+    assert np.abs(session(runtime, layers).call("grad", **given)["grad"] - gradient).max() <= TOLERANCE
+
+
+def test_every_kind_of_layer_is_among_them_or_left_to_numpy(runtime: Runtime) -> None:
+    compared = {layer.kind for layers in ALONG_TIME.values() for layer in layers}
+    assert compared == {kind.KIND for kind in get_args(Layer)} - {"gru"}
+    with pytest.raises(ConfigurationError, match="no graph for a layer of kind 'gru' here: this model needs numpy"):
+        session(runtime, (Gru(10, 3, 4), Dense(4, 2)))
+
+
+def test_so_is_a_model_whose_graph_would_be_too_large(runtime: Runtime) -> None:
+    with pytest.raises(ConfigurationError, match="more than 4096 operators: this model needs numpy"):
+        session(runtime, (MaxPool(5000, 1, 2500), Dense(2, 2)))
 
 
 def compare(runtime: Runtime, layers: tuple[Layer, ...], head: Head) -> None:

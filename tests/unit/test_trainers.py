@@ -17,7 +17,7 @@ from edge_agent.work_bench import WorkBench
 from hushfleet.errors import ConfigurationError, RefusedError
 from hushfleet.graphs.runtime import find_runtime
 from hushfleet.learning.layers import Head, initial_flat, loss_and_gradient
-from hushfleet.wire.layers import Dense
+from hushfleet.wire.layers import Dense, Gru
 
 LAYERS = (Dense(2, 16, "tanh"), Dense(16, 2))
 SEED = bytes(range(32))
@@ -165,6 +165,13 @@ def test_without_a_runtime_it_is_numpy_and_says_why(wanted: Any, monkeypatch: py
     found = choose(wanted, LAYERS, "softmax")
     assert isinstance(found.trainer, NumpyTrainer)
     assert (found.name, found.why) == ("numpy", "litert does not run here")
+
+
+def test_a_model_without_a_graph_is_numpys_and_the_reason_is_given() -> None:
+    make()
+    found = choose("litert", (Gru(10, 3, 4), Dense(4, 2)), "softmax")
+    assert isinstance(found.trainer, NumpyTrainer)
+    assert "'gru'" in found.why
 
 
 def test_the_work_bench_chooses_once_for_a_model_and_tells() -> None:
