@@ -148,7 +148,7 @@ class Swarm:
         self.liars = Liars(self.world, self.dice.lies)
         self.guard = Guard(self.world, self.liars, shape.recoveries)
         self.shape = shape
-        self.world.started = self.liars.make
+        self.world.started = self._started
         for index in keys.credentials:
             self.liars.make(index)
         self.end = self.world.now + 60 + ROUNDS_A_SEED * self.chance.uniform(4, ROUND_SECONDS)
@@ -169,6 +169,11 @@ class Swarm:
             said = f"{type(error).__name__}: {error}\n  {command(self.seed)}\n  {self.shape}\n  {self.dice}"
             raise AssertionError(said) from error
         return Outcome(Counter(str(outcome["outcome"]) for outcome in self.world.outcomes()), self.guard.trace())
+
+    def _started(self, index: int) -> None:
+        self.liars.make(index)
+        # Down several times in one round, it has only moments in which to end it.
+        self._excuse(index, 0.0)
 
     # Faults.
 
