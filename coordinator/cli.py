@@ -63,6 +63,8 @@ def check(config: Path) -> None:
         )
         if settings.rounds.clip > documents.policy.clip:
             problems.append(f"rounds.clip is above the policy's {documents.policy.clip}: every device would decline")
+        if trouble := conductor.round.statistics.trouble():
+            problems.append(f"rounds.statistics_every: {trouble}")
     elif not findings:
         problems.append(REMEDIES[state])
     for ending in expiring((bundle.authority, bundle.tls_certificate), time.time()):
@@ -99,8 +101,35 @@ def status(config: Path, as_json: bool) -> None:
     _say("round", f"{found.get('round')}{under_way}; model version {found.get('model')}")
     _say("outcomes", ", ".join(f"{name} {number}" for name, number in found.get("outcomes", {}).items()) or "none yet")
     _say("set-up", found.get("setup") or "no trouble")
+    if newest := found.get("statistics"):
+        _say("statistics", f"round {newest['round']}, {newest['devices']} devices; noise {newest['noise']}")
     if found["refusals"]:
         _say("refused", ", ".join(f"{what} {number}" for what, number in found["refusals"].items()))
+
+
+@coordinator.command()
+@_config
+@click.option("--json", "as_json", is_flag=True, help="All rounds that are kept, as JSON, oldest first.")
+def statistics(config: Path, as_json: bool) -> None:
+    """Show what the newest statistics round says of the fleet's readings. The coordinator may be running.
+
+    How devices differ (spread), and how far the fleet has moved since the round before (drift). The sums carry no
+    noise.
+    """
+    from coordinator.statistics import EXPORT
+    from coordinator.statistics_table import table
+
+    path = load(config, CoordinatorSettings).ledger.with_name(EXPORT)
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        raise ConfigurationError(
+            "no statistics round has opened yet; ask for some with statistics_every under [rounds], which the owners "
+            "must have allowed (noiseless_statistics) for a model that has a schema"
+        ) from None
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
+    click.echo(text.rstrip() if as_json else "\n".join(table(json.loads(text)[-1])))
 
 
 @coordinator.command()

@@ -22,6 +22,7 @@ from hushfleet.wire.documents import OPTIONAL_DOCUMENTS, Date, Entry, Manifest
 from hushfleet.wire.framing import Frame
 
 _SIGN_AGAIN = "sign again with hushfleet fleet sign, or copy all of the owners' documents again"
+_NO_STATISTICS = "have them sign it, or set statistics_every = 0 under [rounds]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,8 @@ class Conductor:
         if before[0] != (0, 0) and before != (trust.pair, until := trust.valid_until()):
             day = strftime("%Y-%m-%d", gmtime(until))
             actions.append(Note("documents", {"manifest": list(trust.pair), "until": day}))
+        if trouble := self.round.statistics.trouble():
+            actions.append(Note("no-statistics", {"why": trouble, "remedy": _NO_STATISTICS}))
         return [*actions, *self._clear_old_documents()]
 
     def _topic(self, entry: Entry) -> Callable[[int], str]:
@@ -146,7 +149,7 @@ class Conductor:
 
     def start(self, now: float) -> list[Action]:
         """Begin where the records say; evidence of earlier rounds goes to its place again."""
-        return [*self.round.audit.kept(), *self.advance(now)]
+        return [*self.round.audit.kept(), *self.round.statistics.kept(), *self.advance(now)]
 
     def on_connected(self, session_present: bool, now: float) -> list[Action | Finished]:
         """Publish again everything that is kept on the broker; listen."""

@@ -12,6 +12,7 @@ from hushfleet.actions import Action, Save, Store
 from hushfleet.wire.documents import ModelSpec, Policy
 from hushfleet.wire.framing import B32, F64, U8, U32, Table
 from hushfleet.wire.round import APPLIED, CHECKSUM, PLAIN, ROTATED, VOID, Metrics, Plan
+from hushfleet.wire.schema import Schema
 
 STEP = "model/step"
 Codec = Literal["plain", "thrift", "default", "fast"]
@@ -73,6 +74,15 @@ def choose(
             step, opened = bounded(record.step, first), record.opened
     save = Save(STEP, _Record(model_hash, bits, coords, clip, first, step, opened).to_body())
     return Encoding(ROTATED, bits, coords, profile.keep, clip, step), [save]
+
+
+def statistics_encoding(schema: Schema, policy: Policy) -> Encoding:
+    """The encoding of a statistics plan under this schema and policy."""
+    from hushfleet.codec import PLAIN_BITS
+    from hushfleet.statistics import CLIP, Digits, coordinates
+
+    digits = Digits.of(policy.largest_survivor_set)
+    return Encoding(PLAIN, PLAIN_BITS, coordinates(schema, digits), 1.0, CLIP, digits.step)
 
 
 def next_step(

@@ -15,7 +15,7 @@ from hushfleet.mqtt.inbox import publishes
 from hushfleet.mqtt.topics import Parsed
 from hushfleet.wire.documents import ModelSpec
 from hushfleet.wire.framing import B32, U32, Bytes, Frame, Table
-from hushfleet.wire.round import APPLIED, KEYFRAME_EVERY, Delta, Plan, Result
+from hushfleet.wire.round import KEYFRAME_EVERY, Delta, Plan, Result
 
 if TYPE_CHECKING:
     import numpy as np
@@ -159,7 +159,7 @@ class Models:
         if payload is None:
             return False
         result = Result.from_body(Frame.from_bytes(payload).body)
-        return result.outcome == APPLIED and result.version >= keyframe
+        return result.makes_version() and result.version >= keyframe
 
     def _retained(self, below: str) -> list[tuple[str, Parsed]]:
         names = self._context.topics

@@ -24,8 +24,12 @@ from hushfleet.secagg import committee, group, sharing
 from hushfleet.wire.documents import Policy
 from hushfleet.wire.framing import Frame, read_message
 from hushfleet.wire.round import PLAIN, Blame, MaskSum, Plan, Request, Share, Survivors
+from hushfleet.wire.schema import Schema
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from hushfleet.codec import Opened
     from hushfleet.secagg.residues import Vector
 
@@ -245,6 +249,18 @@ class Opening:
             step=plan.step,
             largest_weight=policy.largest_weight,
             checksum_seed=checksum_seed,
+        )
+
+    def open_statistics(self, policy: Policy, schema: Schema) -> "NDArray[np.int64]":
+        """The sums of the survivors' numbers, as `hushfleet.statistics.open_statistics` has them."""
+        from hushfleet.statistics import Digits, open_statistics
+
+        return open_statistics(
+            self._total,
+            len(self.survivors),
+            schema,
+            digits=Digits.of(policy.largest_survivor_set),
+            checksum_seed=digest("chks", self._plan_hash),
         )
 
     def erase(self) -> list[Action]:

@@ -13,10 +13,11 @@ from typing import Annotated, ClassVar
 
 from coordinator.audit import Audit
 from coordinator.context import Context, Documents
-from coordinator.encoding import Codec, choose, next_step
+from coordinator.encoding import Codec, Encoding, choose, next_step, statistics_encoding
 from coordinator.epochs import Epoch, Epochs
 from coordinator.models import Models
 from coordinator.opening import Opening, erase_answers
+from coordinator.statistics import NOISELESS, Statistics
 from coordinator.uploads import Uploads, participants
 from hushfleet.actions import Action, Erase, Note, Publish, Save, Wake, retain
 from hushfleet.configuration import Range
@@ -34,6 +35,7 @@ from hushfleet.wire.round import (
     PLAIN,
     RESTART,
     RESULT_REASONS,
+    STATISTICS,
     TOO_FEW,
     TRAIN,
     VOID,
@@ -63,13 +65,15 @@ class RoundSettings:
         enough: part of the participants that the plan takes whose uploads are enough to close early, 0 to 1.
         patience: seconds that stragglers get once enough arrived.
         pause: seconds between a result and the next plan.
-        total: rounds to run for one model spec, however they end; 0 for no end.
+        total: rounds of training to run for one model spec, however they end; 0 for no end.
         first: number of a new ledger's first round; above every round the devices have seen, if an older one is lost.
         sample: part of the participants that a plan takes, 0 to 1.
         steps, batch, rate, momentum, proximal: local training.
         codec: `plain`, 16 bits a parameter; or a profile of the rotated codec: `default`, about half a bit, `thrift`, a
             quarter, for fleets of up to 50 devices, `fast`, all coordinates and server momentum, for the fewest rounds.
         clip: largest norm of an update; 0 for the policy's.
+        statistics_every: rounds of training after which the fleet's readings are described in a statistics round, the
+            first one before any training; 0 for none.
         evidence: keep one upload and the sum of the newest round, to show what a coordinator sees.
     """
 
@@ -89,6 +93,7 @@ class RoundSettings:
     proximal: Annotated[float, Range(0)] = 0.0
     codec: Codec = "plain"
     clip: Annotated[float, Range(0)] = 0.0
+    statistics_every: Annotated[int, Range(0)] = 0
     evidence: bool = False
 
 
@@ -104,7 +109,7 @@ class _Open(Table):
 
 @dataclass(frozen=True, slots=True)
 class _Done(Table):
-    """How many rounds of a model spec, by its hash, have ended."""
+    """How many rounds of training of a model spec, by its hash, have ended."""
 
     KIND: ClassVar[str] = "done"
     model: B32
@@ -118,6 +123,7 @@ class Round:
         self._context, self._epochs, self._settings = context, epochs, settings
         self.models = Models(context)
         self.audit = Audit(context)
+        self.statistics = Statistics(context, settings.statistics_every)
         last = context.store.get(LAST)
         self.last = int.from_bytes(last, "little") if last else settings.first - 1
         done = context.store.get(DONE)
@@ -139,7 +145,7 @@ class Round:
         return len(self._uploads.accepted) if self.plan else 0
 
     def done(self, model_hash: bytes) -> int:
-        """Rounds of this model spec that have ended, in any life of this process."""
+        """Rounds of training of this model spec that have ended, in any life of this process."""
         return self._done.rounds if self._done.model == model_hash else 0
 
     def version(self) -> int:
@@ -184,22 +190,13 @@ class Round:
         """Announce round `number` under the newest documents."""
         documents, settings, start = self._context.documents(), self._settings, int(now)
         base, base_hash = self.models.current(documents.model, documents.model_hash)
-        encoding, actions = choose(
-            self._context.store,
-            settings.codec,
-            settings.clip or documents.policy.clip,
-            self._expected(documents),
-            documents.policy,
-            documents.model,
-            documents.model_hash,
-        )
-        if encoding.codec == PLAIN:
-            actions += self.models.offer_base()
+        describes = self.statistics.is_due(documents.model_hash, self.done(documents.model_hash))
+        encoding, actions = self._describing(documents) if describes else self._training(documents)
         closes = start + settings.collect
         plan = Plan(
             sender=self._context.index,
             round=number,
-            kind=TRAIN,
+            kind=STATISTICS if describes else TRAIN,
             model=documents.model_hash,
             base=base,
             base_hash=base_hash,
@@ -221,12 +218,12 @@ class Round:
             step=encoding.step,
             seed=self._context.draw(32),
             noise=0.0,
-            tail=0,
-            steps=settings.steps,
-            batch=settings.batch,
-            rate=settings.rate,
-            momentum=settings.momentum,
-            proximal=settings.proximal,
+            tail=int(describes),
+            steps=0 if describes else settings.steps,
+            batch=0 if describes else settings.batch,
+            rate=0.0 if describes else settings.rate,
+            momentum=0.0 if describes else settings.momentum,
+            proximal=0.0 if describes else settings.proximal,
         )
         frame = self._context.frame(plan)
         self.plan, self._plan_hash, self.last = plan, frame.hash(self._context.fleet), number
@@ -239,9 +236,31 @@ class Round:
             Save(OPEN, self._open.to_body()),
             Save(LAST, number.to_bytes(8, "little")),
             *retain(Publish(self._context.topics.plan(), frame.to_bytes())),
-            Note("plan", {"round": number, "epoch": plan.epoch, "base": base}),
+            Note("plan", {"round": number, "epoch": plan.epoch, "base": base} | self._said_of(plan)),
             Wake(plan.closes),
         ]
+
+    def _training(self, documents: Documents) -> tuple[Encoding, list[Action]]:
+        """The encoding of a round of training, and what is to be done with it."""
+        encoding, actions = choose(
+            self._context.store,
+            self._settings.codec,
+            self._settings.clip or documents.policy.clip,
+            self._expected(documents),
+            documents.policy,
+            documents.model,
+            documents.model_hash,
+        )
+        return encoding, [*actions, *(self.models.offer_base() if encoding.codec == PLAIN else [])]
+
+    def _describing(self, documents: Documents) -> tuple[Encoding, list[Action]]:
+        """The same of a statistics round."""
+        actions = self.statistics.tried(documents.model_hash, self.done(documents.model_hash))
+        return statistics_encoding(self.statistics.schema(), documents.policy), actions
+
+    def _said_of(self, plan: Plan) -> dict[str, object]:
+        """What the journal says of a round that is not for training."""
+        return {"statistics": f"noise {NOISELESS}"} if plan.kind == STATISTICS else {}
 
     def _expected(self, documents: Documents) -> int:
         """Uploads to make room for in a sum."""
@@ -398,6 +417,8 @@ class Round:
         assert self.plan is not None
         assert self._opening is not None
         documents = self._context.documents()
+        if self.plan.kind == STATISTICS:
+            return self._keep_statistics(self.plan, self._opening, documents, now)
         base = self.models.current(documents.model, documents.model_hash)
         try:
             opened = self._opening.open(documents.policy, documents.model.parameters())
@@ -405,8 +426,7 @@ class Round:
                 opened, self.plan, self._plan_hash, self._opening.survivors, documents.model
             )
         except HushfleetError as error:
-            self._failed = int(error.reason) if isinstance(error, OpeningError) else NORM
-            return self.audit.after_failure(self._opening) or self._end(VOID, self._failed, now)
+            return self._examine(self._opening, int(error.reason) if isinstance(error, OpeningError) else NORM, now)
         measured = opened.metrics
         metrics = Metrics(
             measured.examples,
@@ -419,6 +439,21 @@ class Round:
         if self._settings.evidence:
             actions.append(Save(SUM_EVIDENCE, pack_opened(opened.residues, self.plan.bits)))
         return [*actions, *self._end(APPLIED, NO_REASON, now, base, delta_hash, metrics, opened.weight / FIXED_POINT)]
+
+    def _examine(self, opening: Opening, reason: int, now: float) -> list[Action]:
+        self._failed = reason
+        return self.audit.after_failure(opening) or self._end(VOID, reason, now)
+
+    def _keep_statistics(self, plan: Plan, opening: Opening, documents: Documents, now: float) -> list[Action]:
+        """Open the sums of a statistics round and keep them; the model stays what it is."""
+        from hushfleet.codec import OpeningError
+
+        try:
+            sums = opening.open_statistics(documents.policy, self.statistics.schema())
+        except OpeningError as error:
+            return self._examine(opening, int(error.reason), now)
+        kept = self.statistics.opened(sums, len(opening.survivors), documents.policy, plan.round, now)
+        return [*kept, *self._end(APPLIED, NO_REASON, now)]
 
     def _end(
         self,
@@ -451,7 +486,8 @@ class Round:
             metrics,
         )
         self.outcome = OUTCOMES[outcome]
-        self._done = _Done(plan.model, self.done(plan.model) + 1)
+        if plan.kind == TRAIN:
+            self._done = _Done(plan.model, self.done(plan.model) + 1)
         outputs = documents.model.layers[-1].outputs
         note = Note(
             "round",
@@ -469,7 +505,8 @@ class Round:
                 "accuracy": metrics.correct / metrics.evaluated if metrics.evaluated and outputs > 1 else None,
                 "evaluation_loss": metrics.evaluation_loss if metrics.evaluated else None,
                 "loss": metrics.training_loss if metrics.examples else None,
-            },
+            }
+            | self._said_of(plan),
         )
         actions = [
             *actions,

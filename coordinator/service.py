@@ -152,8 +152,10 @@ class Coordinator:
 
     def _export(self, path: Path, content: bytes) -> None:
         """The ledger has it too and gives it again at the next start, so that a full disk loses nothing here."""
+        part = path.with_name(f"{path.name}.part")
         try:
-            path.write_bytes(content)
+            part.write_bytes(content)
+            part.replace(path)
         except OSError as error:
             self._service.journal.write("export-failed", file=str(path), why=error.strerror)
         else:
@@ -169,6 +171,7 @@ class Coordinator:
             "model": conductor.round.version() if documents == READY else None,
             "setup": conductor.setup.trouble or None,
             "outcomes": dict(conductor.outcomes),
+            "statistics": conductor.round.statistics.view(),
         }
 
 

@@ -23,7 +23,7 @@ from edge_agent.sources.rows import Head, Source
 from edge_agent.sources.sensors import Sensors, readings_path
 from edge_agent.sources.store import COMMIT_EVERY, ReadingStore
 from edge_agent.vault import Vault
-from edge_agent.work import Ended, Score, Train
+from edge_agent.work import Describe, Ended, Score, Train
 from edge_agent.work_bench import WorkBench
 from firmware_profiles import catalog
 from hushfleet import BUILD_TIME, __version__
@@ -227,6 +227,7 @@ class Agent:
             "round": device.seen.round,
             "model": device.live.version,
             "score": self._score or None,
+            "statistics": device.participant.statistics.view(),
             "sits_out": device.sits_out(time.time()),
             **self._describe_sensors(time.time()),
             "schema": schema.to_body().hex() if (schema := device.context.trust.schema) else None,
@@ -257,6 +258,12 @@ class Agent:
                     lambda delta, report: runner.post(
                         lambda device, now: device.on_trained(plan_hash, delta, report, now)
                     ),
+                    lambda why: runner.post(lambda device, _: device.on_training_failed(plan_hash, why)),
+                )
+            case Describe(plan_hash=plan_hash) if schema:
+                self._bench.describe(
+                    schema,
+                    lambda numbers: runner.post(lambda device, now: device.on_described(plan_hash, numbers, now)),
                     lambda why: runner.post(lambda device, _: device.on_training_failed(plan_hash, why)),
                 )
             case Score(version=version, flat=flat):

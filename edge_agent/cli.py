@@ -175,6 +175,8 @@ def status(config: Path, as_json: bool) -> None:
     if found["score"]:
         shown = ((name, value) for name, value in found["score"].items() if value is not None)
         _say("score", ", ".join(f"{name} {_number(value)}" for name, value in shown))
+    if described := found.get("statistics"):
+        _say("statistics", f"described itself in round {described['round']}, {described['noise']}")
     for line in sensor_lines(found, time.time()):
         click.echo(line)
     if found["refusals"]:

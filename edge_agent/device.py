@@ -27,7 +27,7 @@ from hushfleet.trust import READY, STALE, UPGRADE
 from hushfleet.wire.committee import Transcript
 from hushfleet.wire.documents import Policy
 from hushfleet.wire.framing import B32, U32, U64, Frame, Table, read_message
-from hushfleet.wire.round import OUTCOMES, STALE_FLEET, UPGRADE_NEEDED, Plan, Receipt, Result
+from hushfleet.wire.round import OUTCOMES, STALE_FLEET, TRAIN, UPGRADE_NEEDED, Plan, Receipt, Result
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from hushfleet.codec import LocalReport
 
 SEEN = "device/seen"
+DESCRIBES = "device/describes"
+"""The hash of the newest statistics plan verified: no result of it moves the model."""
 LARGEST_BLAME = 2 * LARGEST_SURVIVORS
 LARGEST_DOWN = {"receipt": 4096, "survivors": LARGEST_SURVIVORS, "request": 1024, "blame": LARGEST_BLAME}
 """Bytes of what the coordinator sends to one device, by kind."""
@@ -84,6 +86,7 @@ class Device:
         self._inbox = Inbox()
         saved = context.store.get(SEEN)
         self.seen = Seen.from_body(saved) if saved else Seen()
+        self._describes = context.store.get(DESCRIBES) or b""
         self._plan_frame = self._settled_plan = b""
         self._calls: dict[int, bytes] = {}
         self._results: dict[int, bytes] = {}
@@ -180,11 +183,19 @@ class Device:
         self, plan_hash: bytes, delta: "NDArray[np.float32]", report: "LocalReport", now: float
     ) -> list[DeviceAction]:
         """Local training has ended; documents that ran out meanwhile let nothing leave."""
+        return self._stale(plan_hash, now) or self.participant.on_trained(plan_hash, delta, report, now)
+
+    def on_described(self, plan_hash: bytes, numbers: "NDArray[np.float64]", now: float) -> list[DeviceAction]:
+        """The numbers of a statistics round are there."""
+        return self._stale(plan_hash, now) or self.participant.on_described(plan_hash, numbers, now)
+
+    def _stale(self, plan_hash: bytes, now: float) -> list[DeviceAction]:
+        """The decline of a plan for which the documents ran out."""
         state = self.context.trust.state(now)
-        if state != READY and plan_hash == self.seen.plan:
-            reason = UPGRADE_NEEDED if state == UPGRADE else STALE_FLEET
-            return self.participant.decline(self.seen.round, plan_hash, reason, state)
-        return self.participant.on_trained(plan_hash, delta, report, now)
+        if state == READY or plan_hash != self.seen.plan:
+            return []
+        reason = UPGRADE_NEEDED if state == UPGRADE else STALE_FLEET
+        return self.participant.decline(self.seen.round, plan_hash, reason, state)
 
     def on_training_failed(self, plan_hash: bytes, why: str) -> list[DeviceAction]:
         """Local training could not be done."""
@@ -271,12 +282,16 @@ class Device:
         model_hash = self.context.trust.hash_of("model") or b""
         if result.round <= seen.round and seen.model != model_hash:
             return []
+        describes = result.plan == self._describes
+        if describes and result.moves():
+            raise RefusedError("a statistics round moves no model")
         self.live.note(result)
         if result.round < seen.round or (result.round == seen.round and seen.ended() and result_hash != seen.result):
             return []
         if result.round == seen.round and seen.plan != result.plan:
             raise RefusedError("a result of another plan than the one verified")
-        self.live.follow(result, policy)
+        if not describes:
+            self.live.follow(result, policy)
         if result_hash == seen.result:
             return []
         return [
@@ -378,7 +393,7 @@ class Device:
         frame = Frame.from_bytes(data)
         plan = read_message(frame, Plan, self.context.fleet, trust.coordinator_at(now))
         plan_hash = frame.hash(self.context.fleet)
-        if plan.model == trust.hash_of("model"):
+        if plan.model == trust.hash_of("model") and plan.kind == TRAIN:
             self.live.expect(plan)
         if plan.until <= trust.time(now):
             raise RefusedError(f"the plan of round {plan.round} is past")
@@ -403,8 +418,13 @@ class Device:
         if plan.round == self.seen.round and self.seen.ended():
             return []
         self.live.use(verified.model, plan.model)
-        self.live.toward(plan.base, plan.base_hash)
+        if plan.kind == TRAIN:
+            self.live.toward(plan.base, plan.base_hash)
+            kind: list[Action] = []
+        else:
+            self._describes, kind = verified.hash, [Save(DESCRIBES, verified.hash)]
         return [
+            *kind,
             *self._see(Seen(plan.round, verified.hash, plan.until, bytes(32), plan.epoch, plan.model)),
             Wake(plan.until + 1),
             *self.dealer.prune(plan.epoch, now),

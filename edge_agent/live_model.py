@@ -8,7 +8,7 @@ from hushfleet.actions import Action, Save, Store
 from hushfleet.errors import MalformedError, RefusedError
 from hushfleet.wire.documents import ModelSpec, Policy
 from hushfleet.wire.framing import B32, U32, Bytes, Frame, Table, read_message
-from hushfleet.wire.round import APPLIED, KEYFRAME_EVERY, PLAIN, ROLLBACK, Delta, Plan, Result, positions
+from hushfleet.wire.round import KEYFRAME_EVERY, PLAIN, ROLLBACK, Delta, Plan, Result, positions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,7 +89,7 @@ class LiveModel:
 
     def note(self, result: Result) -> None:
         """Remember the step of a verified result, old or new, as a link of the chain of deltas."""
-        if result.outcome == APPLIED:
+        if result.makes_version():
             self._steps[result.version] = result
             for version in sorted(self._steps)[:-LONGEST_CHAIN]:
                 del self._steps[version]

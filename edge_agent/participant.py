@@ -4,6 +4,7 @@ It uploads at most once a round, ever. The whole masked upload and the round's n
 before the first byte leaves; after a crash those bytes go out again, or nothing.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, ClassVar
@@ -12,7 +13,8 @@ from edge_agent.context import Context
 from edge_agent.live_model import LiveModel
 from edge_agent.residual import Residual
 from edge_agent.restoration import Restoration
-from edge_agent.work import DeviceAction, Train
+from edge_agent.statistics import NOISELESS, Statistics
+from edge_agent.work import Describe, DeviceAction, Train
 from hushfleet.actions import Action, Erase, Note, Publish, Save, Wake
 from hushfleet.errors import HushfleetError, RefusedError
 from hushfleet.hashing import digest
@@ -29,6 +31,7 @@ from hushfleet.wire.round import (
     RECEIPT_REASONS,
     ROTATED,
     STALE_FLEET,
+    STATISTICS,
     Claim,
     Decline,
     Header,
@@ -86,6 +89,7 @@ class Participant:
         saved = context.store.get(STATE)
         self._state = State.from_body(saved) if saved else State()
         self._residual = Residual(context.store, context.index)
+        self.statistics = Statistics(context)
         kept = context.store.get(UPLOAD)
         self._upload = Upload.from_body(kept) if kept else None
         self._plan: VerifiedPlan | None = None
@@ -113,6 +117,8 @@ class Participant:
         try:
             self._check_profile(plan)
             self._check_past(plan, now)
+            if plan.kind == STATISTICS:
+                self.statistics.check(plan, now)
             self._check_fit(plan)
         except PlanRefusedError as refusal:
             return [*actions, *self.decline(plan.round, verified.hash, refusal.reason, str(refusal))]
@@ -179,7 +185,7 @@ class Participant:
         return [note, *self._context.up("decline", round_number, sealed)]
 
     def advance(self, now: float) -> list[DeviceAction]:
-        """Start training once the plan is open and the live model is its base."""
+        """Start the plan's work once it is open and the live model is its base."""
         if self._plan is None or self._training:
             return []
         plan = self._plan.plan
@@ -189,13 +195,15 @@ class Participant:
             self._plan = None
             return [Note("too-late", {"round": plan.round}, "plan")]
         self._training = True
+        if plan.kind == STATISTICS:
+            return [Describe(plan, self._plan.hash)]
         flat = self._live.flat(self._plan.model)
         return [Train(plan, self._plan.hash, flat, self._context.draw(32))]
 
     # After training.
 
     def on_training_failed(self, plan_hash: bytes, why: str) -> list[DeviceAction]:
-        """The data or the numbers do not allow an update: decline."""
+        """The data or the numbers do not allow an upload: decline."""
         if self._plan is None or self._plan.hash != plan_hash:
             return []
         return self.decline(self._plan.plan.round, plan_hash, DATA, why)
@@ -204,6 +212,15 @@ class Participant:
         self, plan_hash: bytes, delta: "NDArray[np.float32]", report: "LocalReport", now: float
     ) -> list[DeviceAction]:
         """Encode, mask, save and send the update, if the round is still open."""
+        return self._on_worked(plan_hash, lambda verified: self._encoded(verified, delta, report), now)
+
+    def on_described(self, plan_hash: bytes, numbers: "NDArray[np.float64]", now: float) -> list[DeviceAction]:
+        """The same with the numbers of a statistics round."""
+        return self._on_worked(plan_hash, lambda verified: self.statistics.encode(verified, numbers, now), now)
+
+    def _on_worked(
+        self, plan_hash: bytes, encoded: Callable[[VerifiedPlan], tuple["Vector", list[Action]]], now: float
+    ) -> list[DeviceAction]:
         verified, self._plan = self._plan, None
         if verified is None or verified.hash != plan_hash:
             return []
@@ -211,20 +228,21 @@ class Participant:
         if now >= plan.closes:
             return [Note("too-late", {"round": plan.round}, "plan")]
         try:
-            vector, actions = self._encoded(verified, delta, report)
+            vector, actions = encoded(verified)
         except HushfleetError as error:
             return self.decline(plan.round, plan_hash, DATA, str(error))
         y_point, data = self._masked(verified, vector)
         self._upload = self._signed(verified, y_point, data)
         self._header_on_its_way, self._asking, self._asked = True, False, False
         self._ask_at = now + ASK_AGAIN
+        said = {"statistics": NOISELESS} if plan.kind == STATISTICS else {}
         used = self._state.uploads if self._state.base == plan.base_hash else 0
         self._state = State(plan.round, plan.base_hash, min(used + 1, 0xFFFF), int(self._context.trust.time(now)))
         return [
             *actions,
             Save(UPLOAD, self._upload.to_body()),
             Save(STATE, self._state.to_body()),
-            Note("uploading", {"round": plan.round, "bytes": len(data)}),
+            Note("uploading", {"round": plan.round, "bytes": len(data), **said}),
             *self._publishes(self._upload),
             Wake(self._ask_at),
         ]

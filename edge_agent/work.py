@@ -29,6 +29,19 @@ class Train:
 
 
 @dataclass(frozen=True, slots=True)
+class Describe:
+    """Ask for the numbers of a statistics round; the runner answers with `on_described` or `on_training_failed`.
+
+    Attributes:
+        plan: the plan.
+        plan_hash: names the plan in the answer.
+    """
+
+    plan: Plan
+    plan_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """Ask for the live model's score on the device's own rows, for its owner's eyes; it is sent to nobody.
 
@@ -56,4 +69,4 @@ class Ended:
     included: bool
 
 
-DeviceAction = Action | Train | Score | Ended
+DeviceAction = Action | Train | Describe | Score | Ended

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from edge_agent.sources.rows import Head, LocalData, Source
 from edge_agent.work import Train
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from hushfleet.codec import LocalReport
     from hushfleet.learning.local import Evaluation
     from hushfleet.wire.layers import Layer
+
+Found = TypeVar("Found")
 
 
 class WorkBench:
@@ -57,9 +59,12 @@ class WorkBench:
         Raises:
             ConfigurationError: there is no source, or it cannot be read, or does not fit the model.
         """
+        return self._present().read(model, schema)
+
+    def _present(self) -> Source:
         if self._source is None:
             raise ConfigurationError("this device has neither [source] nor [sensors]; without one it cannot train")
-        return self._source.read(model, schema)
+        return self._source
 
     def trainer(self, model: ModelSpec, head: Head) -> "Trainer":
         """The trainer for this model, chosen when it is first asked for."""
@@ -82,16 +87,26 @@ class WorkBench:
         failed: Callable[[str], None],
     ) -> None:
         """Train in the background; exactly one of `done` and `failed` is called, on the bench's thread."""
+        self._attempt("training", lambda: self.train_now(work, model, schema), lambda found: done(*found), failed)
 
+    def describe(
+        self, schema: Schema, done: Callable[["NDArray[np.float64]"], None], failed: Callable[[str], None]
+    ) -> None:
+        """Describe the source for a statistics round in the background; `done` and `failed` as for `train`."""
+        self._attempt("describing", lambda: self._present().describe(schema), done, failed)
+
+    def _attempt(
+        self, what: str, work: Callable[[], Found], done: Callable[[Found], None], failed: Callable[[str], None]
+    ) -> None:
         def job() -> None:
             try:
-                delta, report = self.train_now(work, model, schema)
+                found = work()
             except HushfleetError as error:
                 failed(str(error))
             except Exception as error:
-                failed(f"training failed: {type(error).__name__}")
+                failed(f"{what} failed: {type(error).__name__}")
             else:
-                done(delta, report)
+                done(found)
 
         self._jobs.put(job)
 

@@ -9,7 +9,7 @@ from hushfleet.trust import Trust
 from hushfleet.wire.committee import Transcript
 from hushfleet.wire.documents import CommitteeDocument, ModelSpec, Policy
 from hushfleet.wire.framing import Frame, entries, read
-from hushfleet.wire.round import PLAIN, POLICY, STALE_FLEET, TRAIN, UPGRADE_NEEDED, Plan
+from hushfleet.wire.round import PLAIN, POLICY, STALE_FLEET, STATISTICS, UPGRADE_NEEDED, Plan
 
 LARGEST_TRANSCRIPT = 64 * 1024 - 4096
 """Bytes of a transcript frame: 1,024 leaves and 32 signatures fit."""
@@ -124,7 +124,12 @@ def check_plan(
         raise PlanRefusedError(POLICY, "the plan reaches beyond its epoch")
     if len(plan.points) != 32 * committee_size or leaf(plan.epoch, k, plan.points) != entries(transcript.leaves, 32)[k]:
         raise PlanRefusedError(POLICY, "the round's points are not those of the transcript")
-    _check_training(plan, policy, model)
+    if plan.grouped or plan.noise or policy.noise_floor:
+        raise PlanRefusedError(UPGRADE_NEEDED, "this software sums ungrouped, without noise")
+    if plan.kind == STATISTICS:
+        _check_statistics(plan, policy)
+    else:
+        _check_training(plan, policy, model)
     return VerifiedPlan(plan, plan_hash, frame, transcript, policy, model)
 
 
@@ -136,9 +141,20 @@ def _check_members(transcript: Transcript, trust: Trust, now: float) -> None:
         raise PlanRefusedError(STALE_FLEET, "the plan's committee knows a newer manifest than this device")
 
 
+def _check_statistics(plan: Plan, policy: Policy) -> None:
+    """How many numbers there are, only those with the schema know: the participants."""
+    from hushfleet.statistics import CLIP, TAIL, Digits
+
+    if not policy.noiseless_statistics:
+        raise PlanRefusedError(POLICY, "statistics without noise, and the owners have not signed noiseless_statistics")
+    encoding = (plan.codec, plan.bits, plan.keep, plan.clip, plan.tail)
+    if encoding != (PLAIN, 16, 1.0, CLIP, TAIL) or plan.step != Digits.of(policy.largest_survivor_set).step:
+        raise PlanRefusedError(POLICY, "the plan's encoding is not that of statistics")
+
+
 def _check_training(plan: Plan, policy: Policy, model: ModelSpec) -> None:
-    if plan.kind != TRAIN or plan.grouped or plan.tail or plan.noise or policy.noise_floor:
-        raise PlanRefusedError(UPGRADE_NEEDED, "this software trains ungrouped, without noise")
+    if plan.tail:
+        raise PlanRefusedError(UPGRADE_NEEDED, "this software trains without noise")
     if plan.clip > policy.clip or not plan.steps or not plan.batch:
         raise PlanRefusedError(POLICY, "the plan's clipping norm or training numbers are out of the policy's range")
     if plan.codec == PLAIN:

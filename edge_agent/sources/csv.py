@@ -13,13 +13,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 from edge_agent.sources.rows import Head, LocalData, Rows
 from hushfleet.configuration import Range, did_you_mean
 from hushfleet.errors import ConfigurationError
 from hushfleet.wire.documents import ModelSpec
 from hushfleet.wire.schema import Schema
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LARGEST_CELL_COUNT = 2**25
 """Numbers read from one file at most: 128 MiB as float32."""
@@ -62,6 +66,10 @@ class CsvSource:
         with _opened(self.path) as file:
             features, labels = self._parse(file, inputs, classes)
         return _split(features, labels, inputs, classes, self.holdout)
+
+    def describe(self, schema: Schema) -> "NDArray[np.float64]":
+        """See `Source`; a file of finished rows has no channels."""
+        raise ConfigurationError("statistics follow the channels of the schema, which only [sensors] have")
 
     def check_header(self) -> int:
         """The number of features that the header gives; no row is read.

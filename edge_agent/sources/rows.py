@@ -57,3 +57,10 @@ class Source(Protocol):
         Raises:
             ConfigurationError: the source cannot be read or does not fit the model; with place and remedy.
         """
+
+    def describe(self, schema: Schema) -> "NDArray[np.float64]":
+        """What a statistics round sums, as `hushfleet.statistics.describe` gives it.
+
+        Raises:
+            ConfigurationError: there is nothing to describe, or it does not fit the schema.
+        """

@@ -143,10 +143,7 @@ class Sensors:
         """
         import numpy as np
 
-        series, counts = self.series(schema, now)
-        holds = self._holds(schema)
-        begin = max((one.times[0] for one in series if len(one)), default=now)
-        grid = resample(schema, series, holds, math.ceil(begin * schema.rate), math.ceil(now * schema.rate))
+        grid, counts = self._kept(schema, now)
         found = windows(schema, grid)
         y, known = self._targets(schema, grid, found)
         measured = grid.measured.mean(axis=1) if grid.measured.shape[1] else np.zeros(len(schema.channels))
@@ -158,6 +155,31 @@ class Sensors:
             found.refused,
             int((~known).sum()),
         )
+
+    def describe(self, schema: Schema) -> "NDArray[np.float64]":
+        """See `Source`: all samples that are kept, and the labels of all windows that have one."""
+        import numpy as np
+
+        from hushfleet.statistics import describe
+
+        grid, _ = self._kept(schema, time.time())
+        if not grid.measured.any():
+            raise ConfigurationError("there are no readings yet that could be described")
+        found = windows(schema, grid)
+        labels = np.zeros(0, np.int64)
+        if schema.task == CLASSES and self.settings.label is not None:
+            y, known = self._targets(schema, grid, found)
+            labels = y[known]
+        there = zip(grid.values, grid.measured, strict=True)
+        values = [(row[measured].astype(np.float64) + 1) / 2 for row, measured in there]
+        return describe(schema, len(found.x), labels, values, (1 - grid.measured.mean(axis=1)).tolist())
+
+    def _kept(self, schema: Schema, now: float) -> tuple[Grid, list[Counts]]:
+        """All samples up to now, from where every channel has readings, and what was left out."""
+        series, counts = self.series(schema, now)
+        begin = max((one.times[0] for one in series if len(one)), default=now)
+        first, last = math.ceil(begin * schema.rate), math.ceil(now * schema.rate)
+        return resample(schema, series, self._holds(schema), first, last), counts
 
     def newest(self, schema: Schema, now: float, after: int | None) -> "tuple[int, NDArray[np.float32] | None] | None":
         """The newest window that is over, if it is not the one that ended with the sample of the number `after`.

@@ -381,11 +381,18 @@ class Result(Table):
     def check(self) -> None:
         if self.included[-1:] == b"\0":
             raise MalformedError("result: the bitmap's last byte is 0")
-        if (self.delta == bytes(32)) == (self.outcome == APPLIED):
-            raise MalformedError("result: exactly an applied round has a delta")
-        moved = (self.version, self.version_hash) != (self.base, self.base_hash)
-        if moved and self.outcome not in (APPLIED, ROLLBACK):
+        if self.moves() and self.outcome not in (APPLIED, ROLLBACK):
             raise MalformedError("result: only an applied round or a rollback changes the model")
+        if (self.delta != bytes(32)) != self.makes_version():
+            raise MalformedError("result: exactly a round that makes a version has a delta")
+
+    def moves(self) -> bool:
+        """Whether the model is another one after the round."""
+        return (self.version, self.version_hash) != (self.base, self.base_hash)
+
+    def makes_version(self) -> bool:
+        """Whether the round's sum made the model's next version; that of a statistics round makes none."""
+        return self.outcome == APPLIED and self.moves()
 
     def includes(self, index: int) -> bool:
         """Whether the upload of that device is in the sum."""

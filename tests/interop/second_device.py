@@ -206,7 +206,7 @@ class SecondDevice:
             self.newest_round = max(self.newest_round or 0, result["round"])
             if result["outcome"] == 0 and self._by_snapshot and result["version"] > self.version:
                 self._jump(result)
-            elif result["outcome"] == 0 and result["base"] == self.version:
+            elif result["outcome"] == 0 and result["base"] == self.version < result["version"]:
                 self._replay(result)
 
     def _jump(self, result: Fields) -> None:

@@ -11,6 +11,7 @@ from hushfleet.actions import Draw
 from hushfleet.wire.documents import COORDINATOR, MEMBER, PARTICIPANT, Cert
 from hushfleet.wire.framing import Frame
 from hushfleet.wire.layers import Dense, Layer
+from hushfleet.wire.schema import Channel
 
 START = 1_700_000_000
 YEAR = 365 * 86_400
@@ -42,6 +43,18 @@ POLICY: dict[str, Any] = {
     "uploads_per_base": 8,
 }
 LAYERS = (Dense(16, 16, "none"),)
+CHANNELS = (Channel("co2", "ppm", 0.0, 5000.0), Channel("temperature", "degC", -40.0, 85.0))
+WINDOWS: dict[str, Any] = {
+    "rate": 1.0,
+    "samples": 8,
+    "step": 4,
+    "missing": 0.1,
+    "mask": 0,
+    "task": "classes",
+    "classes": tuple(f"class {number}" for number in range(16)),
+    "target": 0,
+    "horizon": 0,
+}
 
 
 def seeded(seed: object) -> Draw:
@@ -102,6 +115,13 @@ class FleetKeys:
             "model": model,
         }
         manifest = owner.sign_manifest(documents.values(), version=version, issued=START, not_after=START + YEAR)
+        return replace(self, documents=documents, manifest=manifest)
+
+    def with_schema(self) -> "FleetKeys":
+        """The same fleet under a manifest of the version 1 that lists a schema for its model."""
+        schema = self.owner.schema(self.documents["model"], CHANNELS, WINDOWS, version=1, issued=START)
+        documents = self.documents | {"schema": schema}
+        manifest = self.owner.sign_manifest(documents.values(), version=1, issued=START, not_after=START + YEAR)
         return replace(self, documents=documents, manifest=manifest)
 
 

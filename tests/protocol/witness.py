@@ -20,7 +20,7 @@ from hushfleet.learning.server import model_hash
 from hushfleet.mqtt.topics import Parsed, Topics
 from hushfleet.wire.documents import ModelSpec
 from hushfleet.wire.framing import Frame, read
-from hushfleet.wire.round import ACCEPTED, APPLIED, VOID, Header, Plan, Receipt, Result
+from hushfleet.wire.round import ACCEPTED, APPLIED, STATISTICS, VOID, Header, Plan, Receipt, Result
 
 GRACE = 30.0
 """Seconds by which a round may end after its plan's last moment: downtimes and ticks."""
@@ -159,7 +159,11 @@ class Witness:
             self.wrong[DEADLINES].append(f"round {number} ended too late")
         if (result.base, result.base_hash) != (self._version, self.versions[self._version]):
             self.wrong[SUMS].append(f"round {number} is not based on the newest version")
-        if result.outcome == APPLIED:
+        if result.outcome == APPLIED and number in self.plans and self.plans[number].kind == STATISTICS:
+            self._see_included(result)
+            if result.moves():
+                self.wrong[SUMS].append(f"the statistics of round {number} moved the model")
+        elif result.outcome == APPLIED:
             self._see_sum(result)
         elif result.included:
             self.wrong[SUMS].append(f"round {number} names survivors without a sum")
@@ -173,14 +177,7 @@ class Witness:
 
     def _see_sum(self, result: Result) -> None:
         """A sum was applied: it is exactly that of the updates it names, each of which was sent and none forgotten."""
-        number, keys = result.round, self.world.keys.credentials
-        included = [index for index in keys if result.includes(index)]
-        if len(included) < 2:
-            self.wrong[SUMS].append(f"round {number} opened {included}")
-        if not set(included) <= self._sent_by[number]:
-            self.wrong[RECEIPTS].append(f"round {number}: {set(included) - self._sent_by[number]} never sent")
-        if not self.accepted[number] <= set(included):
-            self.wrong[RECEIPTS].append(f"round {number}: accepted, then lost: {self.accepted[number]}")
+        number, included = result.round, self._see_included(result)
         if self.lies.spoilt.get(number, set()) & set(included):
             self.wrong[SUMS].append(f"round {number} was applied, with an upload that spoils every sum")
         for update in self._updates(number, included):
@@ -192,6 +189,18 @@ class Witness:
         self.wrong[SUMS].append(f"round {number}: a wrong sum was applied")
         # Whatever it was, what follows is judged by it: one wrong sum is told once.
         self._version, self.versions[result.version] = result.version, result.version_hash
+
+    def _see_included(self, result: Result) -> list[int]:
+        """A sum was opened: of two uploads at least, each of which was sent and none forgotten."""
+        number, keys = result.round, self.world.keys.credentials
+        included = [index for index in keys if result.includes(index)]
+        if len(included) < 2:
+            self.wrong[SUMS].append(f"round {number} opened {included}")
+        if not set(included) <= self._sent_by[number]:
+            self.wrong[RECEIPTS].append(f"round {number}: {set(included) - self._sent_by[number]} never sent")
+        if not self.accepted[number] <= set(included):
+            self.wrong[RECEIPTS].append(f"round {number}: accepted, then lost: {self.accepted[number]}")
+        return included
 
     def _updates(self, number: int, included: Iterable[int]) -> Iterable[NDArray[np.float64]]:
         """What the sum of the updates may be: what was contributed, and all that members may have shifted it by."""

@@ -25,13 +25,13 @@ from coordinator.round import RoundSettings
 from coordinator.setup import SetupSettings
 from edge_agent.context import Context as DeviceContext
 from edge_agent.device import Device
-from edge_agent.work import Score, Train
+from edge_agent.work import Describe, Score, Train
 from hushfleet.actions import RESTORED, Erase, Note, Publish, Save, Subscribe, Unsubscribe, Wake
 from hushfleet.codec import LocalReport
 from hushfleet.mqtt.topics import Topics
 from hushfleet.runner import SET_BACK
 from hushfleet.trust import Trust
-from hushfleet.wire.documents import MEMBER
+from hushfleet.wire.documents import MEMBER, PARTICIPANT
 from hushfleet.wire.round import Plan
 
 __all__ = ["START", "Crash", "Faults", "FleetKeys", "RoundSettings", "World", "height", "make_fleet", "seeded"]
@@ -141,6 +141,8 @@ class World:
         self.tamper: Callable[[int, Publish], Iterable[Publish]] = lambda sender, publish: [publish]
         """What really leaves a machine in a message's place."""
         self.training_time: Callable[[int, Plan], float] = lambda index, plan: 1.0
+        self.numbers: Callable[[int, Plan], NDArray[np.float64]] = lambda index, plan: np.zeros(0)
+        """What a device says of itself in a statistics round."""
         self.skew: dict[int, float] = defaultdict(float)
         """Seconds by which each machine's clock is ahead."""
         self.broken_disks: set[int] = set()
@@ -188,7 +190,7 @@ class World:
             0,
             credential.identity(),
             credential.seal_secret,
-            self._trust(store, ("committee", "roster", "policy", "model", "profile")),
+            self._trust(store, ("committee", "roster", "policy", "model", "profile", "schema")),
             Topics(keys.fleet),
             store,
             seeded((self.seed, 0, self.starts[0])),
@@ -201,7 +203,8 @@ class World:
     def _make_device(self, index: int) -> Device:
         keys, credential, store = self.keys, self.keys.credentials[index], self.records[index]
         draw = seeded((self.seed, index, self.starts[index]))
-        needed = ("committee", "policy", "model", "profile", *(("roster",) if credential.cert.roles & MEMBER else ()))
+        own = [name for role, name in ((MEMBER, "roster"), (PARTICIPANT, "schema")) if credential.cert.roles & role]
+        needed = ("committee", "policy", "model", "profile", *own)
         context = DeviceContext(
             keys.fleet,
             index,
@@ -363,6 +366,8 @@ class World:
                 self.at(time - self.skew[index], lambda: self._wake(index, life))
             case Train(plan):
                 self.at(self.now + self.training_time(index, plan), lambda: self._trained(index, life, action))
+            case Describe():
+                self.at(self.now + 1.0, lambda: self._described(index, life, action))
             case Score():
                 pass
 
@@ -400,6 +405,12 @@ class World:
             report = LocalReport(1, 0.5, 1, 0.5, 1)
             delta = self.contributed[index, work.plan.round] = self.update(index, work.plan)
             self.perform(index, node.on_trained(work.plan_hash, delta, report, self.clock(index)))
+
+    def _described(self, index: int, life: int, work: Describe) -> None:
+        node = self.nodes.get(index)
+        if isinstance(node, Device) and self._lives(index, life):
+            numbers = self.numbers(index, work.plan)
+            self.perform(index, node.on_described(work.plan_hash, numbers, self.clock(index)))
 
     # Running.
 

@@ -153,6 +153,7 @@ def a_round(owned: Documents) -> Section:
         ("blame", played.blame),
         ("result: applied", played.result),
         ("result: aborted", played.aborted),
+        ("result: statistics applied", played.described),
         ("delta", played.delta),
         ("chunks of the snapshot", played.chunks),
     ]

@@ -104,6 +104,7 @@ class Round:
     delta: Frame
     result: Frame
     aborted: Frame
+    described: Frame
     receipts: dict[str, Frame]
     decline: Frame
     sealed_decline: bytes
@@ -205,6 +206,7 @@ def played() -> Round:
         included=b"",
         metrics=Metrics(0, 0.0, 0, 0.0, 0, 0.0),
     )
+    described = replace(aborted, outcome=APPLIED, reason=0, included=result.included)
     upload_hash = uploads[9].claim.upload
     receipts = {
         "accepted": Receipt(COORDINATOR_INDEX, ROUND, upload_hash, ACCEPTED, NONE, b""),
@@ -243,6 +245,7 @@ def played() -> Round:
         delta=delta,
         result=owned.frame(COORDINATOR_INDEX, result),
         aborted=owned.frame(COORDINATOR_INDEX, aborted),
+        described=owned.frame(COORDINATOR_INDEX, described),
         receipts={name: owned.frame(COORDINATOR_INDEX, receipt) for name, receipt in receipts.items()},
         decline=decline,
         sealed_decline=seal(decline.to_bytes(), seal_to, fixed("decline")),

@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 import described_fleet
+import described_statistics
 import golden_fleet
 import golden_round
 import numpy as np
@@ -169,6 +170,7 @@ def golden() -> dict[str, Section]:
         "hashes": hashes(owned),
         "topics": topics(owned),
         "refused": refused(),
+        "statistics": described_statistics.statistics(),
     }
 
 

@@ -69,7 +69,7 @@ def test_a_plan_of_the_rotated_codec_may_have_any_step_that_is_not_too_small() -
         ("POLICY", {"step": PLAN.step * (1 + 2**-52)}),
         ("POLICY", {"clip": 1.0}),
         ("POLICY", {"coords": PLAN.coords - 1}),
-        ("UPGRADE_NEEDED", {"kind": 1}),
+        ("POLICY", {"kind": 1}),
         ("POLICY", {"codec": 1, "keep": 0.0}),
         ("POLICY", {"codec": 1, "keep": 1.5}),
         ("POLICY", {"codec": 1, "coords": PLAN.coords - 1}),

@@ -12,6 +12,7 @@ from edge_agent.sources.quality import Cleaning
 from edge_agent.sources.sensors import ChannelSettings, Found, Sensors, SensorSettings
 from edge_agent.sources.store import ReadingStore
 from hushfleet.errors import ConfigurationError
+from hushfleet.statistics import Numbers
 from hushfleet.wire.schema import Channel, Schema
 
 BEGIN = 1_800_000_000.0
@@ -106,6 +107,38 @@ def test_a_forecast_needs_no_label(tmp_path: Path) -> None:
     later = [(400 + 10 * (3 + 2 * number + 3) - 300) / 1000 - 1 for number in range(27)]
     assert data.y[:, 0].tolist() == pytest.approx(later, abs=1e-6)
     assert len(data.x) == 27
+
+
+def test_a_device_describes_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: BEGIN + 800)
+    found = sensors(tmp_path, RULES)
+    rules = schema()
+    numbers = Numbers.split(rules, found.describe(rules))
+    co2, temperature = numbers.channels
+    # Sixty readings and three samples for which the last one holds, of eighty samples.
+    values = np.array([400.0 + 10 * number for number in range(60)] + [990.0] * 3) / 2000 - 0.15
+    assert co2[:3].tolist() == pytest.approx([1, 17 / 80, values.mean()], abs=1e-6)
+    assert co2[3:5].tolist() == pytest.approx([(values**2).mean(), values.mean() ** 2], abs=1e-6)
+    assert co2[5:].tolist() == pytest.approx(np.histogram(values, 16, (0, 1))[0] / 63, abs=2 / 63)
+    assert temperature[:5].tolist() == pytest.approx([1, 0, 0.6, 0.36, 0.36], abs=1e-6)
+    assert numbers.rows.tolist() == [0, 1, 0, 0, 0]
+    y = rows(found, rules, 800.0).data.training.y
+    assert (numbers.labelled.tolist(), numbers.shares.tolist()) == ([1], [1 - y.mean(), y.mean()])
+
+
+def test_a_device_without_labels_or_readings_of_one_channel_describes_the_rest(tmp_path: Path) -> None:
+    settings = SensorSettings(channel=MAPPED)
+    store = ReadingStore(tmp_path / "readings.db", settings.keep)
+    with pytest.raises(ConfigurationError, match="no readings yet"):
+        Sensors(settings, store).describe(schema())
+    now = time.time()
+    for number in range(60):
+        store.add("co2", now - 600 + 10 * number, 1300.0)
+    numbers = Numbers.split(schema(), Sensors(settings, store).describe(schema()))
+    assert numbers.channels[0, :3].tolist() == pytest.approx([1, 0, 0.5], abs=0.05)
+    assert numbers.channels[1].tolist() == [0, 1, *[0] * 19]
+    assert (numbers.labelled.tolist(), numbers.shares.tolist()) == ([0], [0, 0])
+    assert numbers.rows.tolist() == [1, 0, 0, 0, 0]
 
 
 def test_for_anomalies_a_window_is_its_own_target(tmp_path: Path) -> None:

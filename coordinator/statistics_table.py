@@ -1,0 +1,60 @@
+"""A statistics round as a table for a terminal."""
+
+from time import gmtime, strftime
+from typing import Any
+
+LEVELS = " ▁▂▃▄▅▆▇█"
+BAR = 20
+"""Characters of a whole share."""
+MOVED = 0.25
+"""A drift from which two histograms are not alike any more; from a tenth on they begin to differ."""
+
+
+def table(told: dict[str, Any]) -> list[str]:
+    """The lines of one round, as `coordinator.statistics.described` gives it."""
+    day = strftime("%Y-%m-%d %H:%M UTC", gmtime(told["time"]))
+    windows = ", ".join(f"{kind}: {number}" for kind, number in told["windows"].items() if number)
+    lines = [
+        f"round {told['round']}, {day}: the sum over {told['devices']} devices, each counted once",
+        f"noise: {told['noise']}",
+        f"devices by their number of windows: {windows}",
+        "",
+        f"{'channel':<16}{'unit':<10}{'devices':>7}{'missing':>9}{'mean':>11}{'sd':>10}{'spread':>10}{'drift':>8}"
+        f"  {'low':>9} {'histogram':<16} high",
+    ]
+    lines += [_channel(channel) for channel in told["channels"]]
+    if told["labels"]:
+        labels = told["labels"]
+        lines += ["", f"labels of {labels['devices']} devices: mean share, spread; drift {_drift(labels['drift'])}"]
+        lines += [_class(name, one["share"], one["spread"]) for name, one in labels["classes"].items()]
+    lines += [
+        "",
+        "sd: of all readings; spread: how far the devices' own means or shares differ; drift: population stability",
+        "index against the round before, below 0.1 alike, above 0.25 not",
+    ]
+    return lines
+
+
+def _channel(channel: dict[str, Any]) -> str:
+    columns = (("mean", 11), ("sd", 10), ("spread", 10))
+    numbers = "".join(f"{_number(channel[name]):>{width}}" for name, width in columns)
+    tallest = max(channel["histogram"])
+    bars = "".join(
+        LEVELS[round(share / tallest * (len(LEVELS) - 1))] if tallest else LEVELS[0] for share in channel["histogram"]
+    )
+    return (
+        f"{channel['name']:<16}{channel['unit']:<10}{channel['devices']:>7}{channel['missing']:>9.1%}{numbers}"
+        f"{_drift(channel['drift']):>8}  {_number(channel['low']):>9} {bars} {_number(channel['high'])}"
+    )
+
+
+def _class(name: str, share: float, spread: float) -> str:
+    return f"  {name:<24}{share:>7.1%}{spread:>8.1%}  {'█' * round(share * BAR)}"
+
+
+def _drift(drift: float | None) -> str:
+    return "-" if drift is None else f"{drift:.2f}{'!' if drift > MOVED else ''}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.5g}"
