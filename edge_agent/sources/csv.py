@@ -67,10 +67,6 @@ class CsvSource:
             features, labels = self._parse(file, inputs, classes)
         return _split(features, labels, inputs, classes, self.holdout)
 
-    def describe(self, schema: Schema) -> "NDArray[np.float64]":
-        """See `Source`; a file of finished rows has no channels."""
-        raise ConfigurationError("statistics follow the channels of the schema, which only [sensors] have")
-
     def check_header(self) -> int:
         """The number of features that the header gives; no row is read.
 
@@ -158,6 +154,10 @@ class CsvRows:
     def read(self, model: ModelSpec, schema: Schema | None) -> LocalData:
         """See `Source`; a file's columns are the model's inputs, whatever the schema says."""
         return self.source.read(model.layers[0].inputs, model.layers[-1].outputs if self.head == "softmax" else None)
+
+    def describe(self, schema: Schema) -> "NDArray[np.float64]":
+        """See `Source`; a file of finished rows has no channels."""
+        raise ConfigurationError("statistics follow the channels of the schema, which only [sensors] have")
 
 
 @contextmanager

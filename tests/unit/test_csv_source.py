@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from described_statistics import schema_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import edge_agent.sources.csv as csv_source
-from edge_agent.sources.csv import CsvSource
+from edge_agent.sources.csv import CsvRows, CsvSource
 from hushfleet.errors import ConfigurationError
 
 Write = Callable[[str | bytes], Path]
@@ -207,3 +208,9 @@ def test_any_bytes_give_rows_or_a_refusal(tmp_path_factory: pytest.TempPathFacto
 def test_reading_the_source_module_needs_no_numpy() -> None:
     program = "import sys, edge_agent.sources.csv; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_file_of_rows_has_no_channels_to_describe(tmp_path: Path) -> None:
+    source = CsvRows(CsvSource(tmp_path / "rows.csv", "label"), "softmax")
+    with pytest.raises(ConfigurationError, match=r"only \[sensors\] have"):
+        source.describe(schema_of(1, 2))
