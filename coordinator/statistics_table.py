@@ -16,7 +16,7 @@ def table(told: dict[str, Any]) -> list[str]:
     windows = ", ".join(f"{kind}: {number}" for kind, number in told["windows"].items() if number)
     lines = [
         f"round {told['round']}, {day}: the sum over {told['devices']} devices, each counted once",
-        f"noise: {told['noise']}",
+        f"noise {told['noise']}",
         f"devices by their number of windows: {windows}",
         "",
         f"{'channel':<16}{'unit':<10}{'devices':>7}{'missing':>9}{'mean':>11}{'sd':>10}{'spread':>10}{'drift':>8}"

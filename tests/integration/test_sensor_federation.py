@@ -22,6 +22,7 @@ from edge_agent.sources.store import ReadingStore
 pytestmark = pytest.mark.integration
 
 STATES = ("empty", "one", "some", "full")
+NOISELESS = "noise none: the owners signed noiseless_statistics"
 TELLING = 1234.5625
 """A value that can be found again wherever it is written."""
 
@@ -151,16 +152,37 @@ def owner_broker(tmp_path: Path) -> Iterator[LocalBroker]:
         yield process
 
 
+def _check_statistics(fleet: SensorFleet) -> None:
+    """What the fleet's readings come to, beside what the rooms said; nobody has more than a sum."""
+    shown = hushfleet("coordinator", "statistics", fleet.configuration(COORDINATOR))
+    assert shown.returncode == 0, shown.stderr
+    assert NOISELESS in shown.stdout
+    (told,) = json.loads(hushfleet("coordinator", "statistics", fleet.configuration(COORDINATOR), "--json").stdout)
+    assert told["devices"] == told["labels"]["devices"] == len(fleet.devices)
+    co2, temperature = told["channels"]
+    # 0 to 3 people, each for twenty seconds in turn, over five minutes and in every room.
+    assert co2["mean"] == pytest.approx(TELLING * 1.5 + 400, rel=0.1)
+    assert co2["sd"] == pytest.approx(TELLING * 1.25**0.5, rel=0.1)
+    assert co2["missing"] < 0.1
+    assert temperature["mean"] == pytest.approx((75 - 32) / 1.8, rel=0.15)
+    assert all(one["share"] == pytest.approx(0.25, abs=0.1) for one in told["labels"]["classes"].values())
+    for name, said in ((COORDINATOR, f"{len(fleet.devices)} devices; {NOISELESS}"), ("part-2", "without noise")):
+        role = "coordinator" if name == COORDINATOR else "agent"
+        assert said in hushfleet(role, "status", fleet.configuration(name)).stdout
+
+
 def test_sensor_messages_become_rows_and_rounds(tmp_path: Path, owner_broker: LocalBroker) -> None:
     SensorFleet.owner_port = owner_broker.port
-    with SensorFleet(tmp_path / "all", rounds={"collect": 8}) as fleet:
+    policy, rounds = {"noiseless_statistics": True}, {"collect": 8, "statistics_every": 1000}
+    with SensorFleet(tmp_path / "all", policy=policy, rounds=rounds) as fleet:
         rooms, home = Rooms(owner_broker.port, fleet.devices), Listener(owner_broker.port)
         try:
             fleet.bring_back(COORDINATOR, *fleet.devices)
             # Nobody has rows yet: every device says so, and the first rounds come to nothing.
             fleet.wait_for(COORDINATOR, "round", outcome="aborted")
             rooms.start()
-            fleet.wait_for(COORDINATOR, "round", outcome="applied")
+            fleet.wait_for(COORDINATOR, "round", outcome="applied", statistics=NOISELESS, uploads=len(fleet.devices))
+            fleet.wait_for(COORDINATOR, "round", that=lambda event: event.get("version", 0) > 0)
             scored = fleet.wait_for(fleet.devices[0], "score")
             assert 0 < scored["rows"] < 20
             name = fleet.devices[0]
@@ -184,6 +206,7 @@ def test_sensor_messages_become_rows_and_rounds(tmp_path: Path, owner_broker: Lo
         finally:
             rooms.close()
             home.close()
+        _check_statistics(fleet)
         kept = ReadingStore.beside(fleet.state("part-2") / "readings.db")
         assert len(kept.readings("co2")[0]) >= 300
         assert len(kept.readings("label/full")[0]) > 0

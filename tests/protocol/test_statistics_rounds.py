@@ -300,7 +300,7 @@ def test_the_operator_reads_means_spreads_and_drift_in_the_schemas_units() -> No
     assert sum(co2["histogram"]) == pytest.approx(1, abs=1e-4)
     assert len(first["channels"]) == len(CHANNELS)
     lines = table(second)
-    assert lines[1] == "noise: none: the owners signed noiseless_statistics"
+    assert lines[1] == "noise none: the owners signed noiseless_statistics"
     shown = next(line for line in lines if line.startswith("co2"))
     assert shown.split()[:4] == ["co2", "ppm", "4", "25.0%"]
     assert "█" in shown
