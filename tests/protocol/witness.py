@@ -53,7 +53,7 @@ class Witness:
         plans, results: by round.
         versions: hash of every model version there was.
         wrong: what must not have happened, by sort.
-        excused: until when the coordinator was down or had no right clock, disk or broker, so that its rounds may be late.
+        excused: until when the coordinator was down or had no right clock, disk or broker: its rounds may be late.
         accepted: by round, the participants that were told so.
         frozen: by round, whose uploads are in the survivor set, where it was seen.
     """
