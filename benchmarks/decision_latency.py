@@ -3,7 +3,8 @@
     python benchmarks/decision_latency.py --json latency.json
 
 One process is the sensor and Home Assistant: 50 messages a second with six axes; it hears every score. Another one is
-the agent's part: feed, ring, windows of 100 samples, ten scores a second by a dense network. Times are by the clock.
+the agent's part: feed, ring, windows of 100 samples, ten scores a second by a convolutional network. Times
+are by the clock.
 """
 
 import json
@@ -32,13 +33,19 @@ from edge_agent.sources.sensors import ChannelSettings, Sensors, SensorSettings
 from edge_agent.sources.store import ReadingStore
 from hushfleet.journal import Journal
 from hushfleet.learning.layers import initial_flat
-from hushfleet.wire.layers import Dense
+from hushfleet.wire.layers import AvgPool, Conv1d, Dense, GlobalAverage, Layer
 from hushfleet.wire.schema import Channel, Schema
 
 RATE, SAMPLES, STEP = 50.0, 100, 5
 AXES = ("ax", "ay", "az", "gx", "gy", "gz")
 CLASSES = ("rest", "walk", "run", "climb")
-HIDDEN = 64
+LAYERS: tuple[Layer, ...] = (
+    Conv1d(SAMPLES, len(AXES), 16, 5, 2, "relu"),
+    AvgPool(48, 16, 2),
+    Conv1d(24, 16, 32, 5, 1, "relu"),
+    GlobalAverage(20, 32),
+    Dense(32, len(CLASSES)),
+)
 GOAL_MS = 50.0
 
 
@@ -51,8 +58,7 @@ def agent(port: int, directory: Path) -> None:
     store = ReadingStore(directory / "readings.db", settings.keep)
     address = Address(HOST, port)
     decisions = Decisions(DecisionSettings(address), Sensors(settings, store), "wrist", "wrist", Journal("text"))
-    layers = (Dense(schema.inputs(), HIDDEN, "relu"), Dense(HIDDEN, len(CLASSES)))
-    decisions.use(Model(1, initial_flat(layers, bytes(32)), layers), schema, [])
+    decisions.use(Model(1, initial_flat(LAYERS, bytes(32)), LAYERS), schema, [])
     feed = MqttFeedSettings(broker=address, json=(JsonTopic("wrist", time="/at"),))
     Collector([feed], settings, store, Journal("text"), decisions.step)
     threading.Event().wait()

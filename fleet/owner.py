@@ -298,6 +298,13 @@ class Owner:
         ):
             if needed != there:
                 raise ConfigurationError(f"the model {what} {there} values, by the schema a window's are {needed}")
+        window = schema.samples, len(schema.channels) * (1 + schema.mask)
+        if (sequence := layers[0].sequence_in) and sequence != window:
+            raise ConfigurationError(
+                f"the model takes {sequence[0]} steps of {sequence[1]} channels, by the schema a window has "
+                f"{window[0]} of {window[1]}, masks included: write length = {window[0]}, channels = {window[1]} "
+                "in its first layer"
+            )
         return unsigned(schema)
 
     def _entry(self, frame: Frame) -> Entry:

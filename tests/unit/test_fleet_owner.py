@@ -29,7 +29,9 @@ from hushfleet.wire.documents import (
     Root,
     Roster,
 )
-from hushfleet.wire.framing import Frame, indices
+from hushfleet.wire.framing import Frame, indices, read
+from hushfleet.wire.layers import Conv1d, Dense, GlobalAverage
+from hushfleet.wire.schema import Channel, Schema
 
 NOW = 1_800_000_000
 YEARS = 3_653 * DAY
@@ -319,3 +321,14 @@ def test_more_candidates_than_a_committee_can_have_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="33 members stand as candidates; a committee has at most 32"):
         composed(RULES, fleet={"members": 33, "participants": 33})
     assert composed(RULES, fleet={"members": 33, "participants": 33}, revoked=[5]).warnings == ()
+
+
+def test_a_schema_has_the_steps_and_channels_of_a_first_layer_along_time() -> None:
+    owner = Owner.create(Seeded())
+    channels = [Channel(name, "1", 0.0, 1.0) for name in ("a", "b")]
+    rules: dict[str, Any] = {"rate": 1.0, "samples": 6, "step": 3, "missing": 0.0, "classes": (), "target": 0}
+    spec = owner.model_spec("m", (Conv1d(6, 4, 3, 2), GlobalAverage(5, 3), Dense(3, 1)), bytes(32), version=1, issued=1)
+    windows = {**rules, "task": "value", "mask": 1, "horizon": 0}
+    assert read(owner.schema(spec, channels, windows, version=1, issued=1), Schema).inputs() == 24
+    with pytest.raises(ConfigurationError, match="6 steps of 4 channels, by the schema a window has 12 of 2"):
+        owner.schema(spec, channels, {**windows, "mask": 0, "samples": 12}, version=1, issued=1)

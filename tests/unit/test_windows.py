@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from edge_agent.sources.quality import Series
 from edge_agent.sources.windows import Grid, forecasts, windows
 from edge_agent.sources.windows import resample as on_grid
+from hushfleet.learning.layers import forward
+from hushfleet.wire.layers import Conv1d, GlobalAverage
 from hushfleet.wire.schema import Channel, Schema
 
 EVEN = 1_800_000_000.0
@@ -78,6 +80,15 @@ def test_a_window_is_one_channel_after_the_other_and_then_its_mask() -> None:
     assert found.x.dtype == np.float32
     assert found.x.tolist() == [[-1, 1, -1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0]]
     assert found.x.shape == (1, rules.inputs())
+
+
+def test_a_layer_along_time_reads_a_window_as_the_schema_has_it() -> None:
+    rules = schema(mask=1, missing=0.5)
+    grid = resample(rules, [series([0, 1, 2, 3], [0, 10, 0, 10]), series([0, 1], [5, 10])], [0.0, 0.0], EVEN, EVEN + 4)
+    # Four filters over one step that each pass on a channel: two of values, two of masks; then their means.
+    layers = (Conv1d(4, 4, 4, 1), GlobalAverage(4, 4))
+    means = forward(np.concatenate([np.eye(4).ravel(), np.zeros(4)]), layers, windows(rules, grid).x)
+    assert means.tolist() == [[0.0, 0.75, 1.0, 0.5]]
 
 
 @pytest.mark.parametrize(("missing", "used"), [(0.0, 0), (0.24, 0), (0.25, 1), (0.9, 1)])
