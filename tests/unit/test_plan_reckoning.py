@@ -21,7 +21,7 @@ from hushfleet.secagg.residues import vector_length
 from hushfleet.wire.committee import Box, Call, Card, CardList, CommitteeKey, Transcript
 from hushfleet.wire.documents import Certificate, CommitteeDocument, Date, Manifest, ModelSpec, Policy, Profiles, Roster
 from hushfleet.wire.framing import Frame, Table, read
-from hushfleet.wire.layers import Dense
+from hushfleet.wire.layers import Conv1d, Dense, Layer
 from hushfleet.wire.round import Delta, Header, Plan, Receipt, Request, Result, Survivors
 from planner import flash
 from planner.costs import Cost, Training, cost
@@ -36,9 +36,17 @@ SEVEN = Committee(7, 2, 8)
 TRAINING = Training(rounds=50, steps=20, batch=32, pause=600)
 
 
-def messages(encoding: Encoding = PLAIN, committee: Committee = SEVEN, survivors: int = 10) -> Messages:
+DENSE: tuple[Layer, ...] = (Dense(64, 32, "relu"), Dense(32, 8))
+
+
+def messages(
+    encoding: Encoding = PLAIN,
+    committee: Committee = SEVEN,
+    survivors: int = 10,
+    layers: tuple[Layer, ...] = DENSE,
+) -> Messages:
     return Messages(
-        layers=(Dense(64, 32, "relu"), Dense(32, 8)),
+        layers=layers,
         devices=12,
         survivors=survivors,
         encoding=encoding,
@@ -117,6 +125,21 @@ def test_every_message_is_one_that_the_fleet_would_take(encoding: Encoding) -> N
     ]
     for data, table in frames:
         read(Frame.from_bytes(data), table)
+
+
+def test_a_layer_along_time_costs_its_bytes_once_and_its_compute_at_every_step() -> None:
+    convolution, last = Conv1d(32, 2, 8, 5, 1), Dense(28 * 8, 8)
+    along = messages(layers=(convolution, last))
+    assert along.parameters == 5 * 2 * 8 + 8 + (28 * 8 + 1) * 8
+    assert along.uses == 28 * (5 * 2 * 8 + 8) + (28 * 8 + 1) * 8
+    assert messages().uses == messages().parameters
+    assert len(along.upload) == vector_length(along.parameters, 16, 8)
+    assert read(Frame.from_bytes(along.documents["model"]), ModelSpec).layers == (convolution, last)
+    same = messages(layers=(Dense(along.parameters - 1, 1),))
+    costs = [
+        cost(catalog.load("gateway-wifi"), Traffic(one, member=False), 4, TRAINING, 50).compute for one in (along, same)
+    ]
+    assert costs[0] > costs[1]
 
 
 def test_an_upload_has_the_length_that_the_plan_gives_it() -> None:
