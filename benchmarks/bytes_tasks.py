@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from hushfleet.learning.layers import parameter_count
 from hushfleet.wire.layers import Dense
-from hushfleet_demo.data import Person
+from hushfleet_demo.watch_data import Person
 
 DIRICHLET = 0.3
 """Concentration of a class over the devices: most of a class lies with a few of them."""

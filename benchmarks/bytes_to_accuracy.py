@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from coordinator.encoding import Codec
 from hushfleet.errors import HushfleetError
-from hushfleet_demo.data import load_people
+from hushfleet_demo.watch_data import load_people
 
 Curve = NDArray[np.float64]
 

@@ -24,8 +24,9 @@ from pathlib import Path
 import click
 
 from hushfleet.errors import HushfleetError
-from hushfleet_demo.data import load_people
-from hushfleet_demo.watch_splits import Split, run_splits, summary
+from hushfleet_demo.comparison import Split, summary
+from hushfleet_demo.watch_data import load_people
+from hushfleet_demo.watch_splits import run_splits
 
 
 @contextmanager
@@ -47,9 +48,9 @@ def progress(total: int) -> Iterator[Callable[[Split], None]]:
 
 
 def _line(split: Split) -> str:
-    one, other = split.unseen
+    one, other = split.new
     return (
-        f"{one:2} and {other:2} unseen: federated {split.federated:.3f}  "
+        f"{one:>2} and {other:>2} unseen: federated {split.federated:.3f}  "
         f"alone {split.alone:.3f}  pooled {split.pooled:.3f}"
     )
 

@@ -4,7 +4,6 @@ import shutil
 import signal
 import tempfile
 import time
-from itertools import combinations
 from pathlib import Path
 
 import click
@@ -12,18 +11,20 @@ from rich.console import Console
 from rich.table import Table
 
 from hushfleet.codec import PLAIN_BITS, lanes
-from hushfleet.learning.layers import initial_flat, parameter_count
+from hushfleet.learning.layers import parameter_count
 from hushfleet.secagg.residues import vector_length
 from hushfleet_demo import outcome as results
-from hushfleet_demo import watch_task as task
-from hushfleet_demo.data import Person, load_people
+from hushfleet_demo.comparison import Split, summary
+from hushfleet_demo.example import Example, examples
+from hushfleet_demo.federation import Course, Federation
 from hushfleet_demo.local_fleet import run
 from hushfleet_demo.view import View, progress
-from hushfleet_demo.watch import UNSEEN, Course, Federation
-from hushfleet_demo.watch_splits import Split, own, run_splits, summary, without_federation
+
+_EXAMPLES = examples()
 
 
 @click.command()
+@click.argument("name", type=click.Choice(list(_EXAMPLES)), default=next(iter(_EXAMPLES)))
 @click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Write every figure here, as JSON.")
 @click.option(
     "--output",
@@ -37,9 +38,13 @@ from hushfleet_demo.watch_splits import Split, own, run_splits, summary, without
     type=click.Path(path_type=Path, file_okay=False),
     help="Keep keys, configurations and logs in this new directory.",
 )
-@click.option("--rounds", type=click.IntRange(24, 1000), default=task.ROUNDS, show_default=True)
-def demo(report: Path | None, output: Path, keep: Path | None, rounds: int) -> None:
-    """Train one model across ten people's smartwatch recordings, over a real broker, every update masked."""
+@click.option("--rounds", type=click.IntRange(1, 1000), help="How many; the example says so if it is not given.")
+def demo(name: str, report: Path | None, output: Path, keep: Path | None, rounds: int | None) -> None:
+    """Train one model over a real broker, every update masked, on real recordings, each device's in its own process.
+
+    watch: ten people's smartwatches, the exercises of people whom the model never saw. turbines: four wind turbines,
+    one of which has only seventeen days of its own.
+    """
     # A closed terminal and SIGTERM end it as Ctrl-C does: everything it started is stopped.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
@@ -47,48 +52,50 @@ def demo(report: Path | None, output: Path, keep: Path | None, rounds: int) -> N
     directory = keep or Path(tempfile.mkdtemp(prefix="hushfleet-demo-"))
     began = time.monotonic()
     try:
-        people = load_people()
-        federation = _federate(console, directory, people, rounds)
+        example = _EXAMPLES[name]()
+        rounds = rounds or example.task.rounds
+        if rounds < example.fewest_rounds:
+            raise click.BadParameter(f"{name} needs {example.fewest_rounds} at least", param_hint="--rounds")
+        federation = _federate(console, directory, example, rounds)
         seconds = time.monotonic() - began
-        outcome, splits = _measure(console, federation, people, rounds, seconds)
-        picture = _draw(federation, outcome, output)
+        outcome, splits = _measure(console, federation, example, seconds)
+        picture = _draw(federation, example, outcome, output)
     finally:
         if keep is None:
             shutil.rmtree(directory, ignore_errors=True)
-    _tell(console, federation.course, outcome, splits, picture)
+    _tell(console, example, federation.course, outcome, splits)
+    console.print(f"picture: {picture}")
     if report is not None:
         outcome.write(report)
         console.print(f"report: {report}")
 
 
-def _federate(console: Console, directory: Path, people: list[Person], rounds: int) -> Federation:
+def _federate(console: Console, directory: Path, example: Example, rounds: int) -> Federation:
     """Run the federation to its end; whatever it started is stopped, also on Ctrl-C."""
-    with View(console, rounds) as view:
-        federation = Federation(directory, people, rounds, view.show)
+    words = example.words
+    with View(console, rounds, words.score) as view:
+        federation = example.federation(directory, rounds, view.show)
         with federation.local:
             federation.prepare(lambda step: console.print(f"· {step}", highlight=False))
-            console.print("· broker, coordinator and ten agents start, each a process of its own", highlight=False)
+            console.print(f"· broker, coordinator and {words.agents} start, each a process of its own", highlight=False)
             federation.run()
     return federation
 
 
 def _measure(
-    console: Console, federation: Federation, people: list[Person], rounds: int, seconds: float
+    console: Console, federation: Federation, example: Example, seconds: float
 ) -> tuple[results.Outcome, list[Split]]:
-    unseen = [person for person in people if person.number in UNSEEN]
-    training = [person for person in people if person.number not in UNSEEN]
-    start = initial_flat(task.LAYERS, task.INIT_SEED)
-    alone, pooled = without_federation(start, own(start, training), training, unseen)
-    count = len(list(combinations(people, 2)))
-    with progress(console, "all choices of two unseen people", count) as bar:
-        splits = run_splits(people, count, lambda _: bar.advance(bar.task_ids[0]))
-    course, parameters = federation.course, parameter_count(task.LAYERS)
-    federated = course.unseen_accuracy(course.rounds[-1]["version"])
+    alone, pooled = example.without_federation()
+    with progress(console, example.words.choices, example.choices) as bar:
+        splits = example.splits(lambda _: bar.advance(bar.task_ids[0]))
+    course, parameters = federation.course, parameter_count(example.task.layers)
+    rounds = len(course.rounds)
+    federated = course.score(course.rounds[-1]["version"])
     assert federated is not None
-    plain = federation.plain_participants()
+    measured = federation.measured
     outcome = results.Outcome(
-        devices=len(people),
-        rounds=len(course.rounds),
+        devices=len(federation.plan.parts),
+        rounds=rounds,
         broker=federation.local.broker_version(),
         dropouts=len(course.dropped),
         recoveries=len(course.recoveries),
@@ -96,8 +103,8 @@ def _measure(
         bits_per_parameter=8 * vector_length(parameters, PLAIN_BITS, lanes(0)) / parameters,
         accuracy=results.Accuracy(federated, alone, pooled),
         bytes=results.Traffic(
-            sum(course.sent[name] for name in plain) / len(plain) / rounds,
-            sum(course.received[name] for name in plain) / len(plain) / rounds,
+            sum(course.sent[name] for name in measured) / len(measured) / rounds,
+            sum(course.received[name] for name in measured) / len(measured) / rounds,
         ),
         all_splits=summary(splits),
         seconds=round(seconds, 1),
@@ -105,30 +112,26 @@ def _measure(
     return outcome, splits
 
 
-def _draw(federation: Federation, outcome: results.Outcome, output: Path) -> Path:
+def _draw(federation: Federation, example: Example, outcome: results.Outcome, output: Path) -> Path:
     evidence = federation.local.directory / "evidence"
     run("coordinator", "evidence", federation.local.directory / "configuration" / "coordinator.toml", evidence)
     upload, opened = ((evidence / name).read_bytes() for name in ("upload.bin", "sum.bin"))
     output.mkdir(parents=True, exist_ok=True)
-    picture = output / "watch.png"
+    picture = output / f"{example.words.name}.png"
     course = federation.course
     marks = dict.fromkeys(course.dropped, "upload cut off") | dict.fromkeys(course.recoveries, "member killed")
-    results.draw(picture, course.curve(), outcome, *results.residues_of(upload, opened, outcome.parameters), marks)
+    residues = results.residues_of(upload, opened, outcome.parameters)
+    results.draw(picture, example.words, course.curve(), outcome, *residues, marks)
     return picture
 
 
-def _tell(console: Console, course: Course, outcome: results.Outcome, splits: list[Split], picture: Path) -> None:
+def _tell(console: Console, example: Example, course: Course, outcome: results.Outcome, splits: list[Split]) -> None:
     for remark in course.remarks:
         console.print(f"· {remark}", highlight=False)
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
-    for row in results.table(outcome, splits):
+    for row in results.table(example.words, outcome, splits, course.rounds[-1].get("evaluation_loss")):
         table.add_row(*row)
     console.print(table)
-    unseen = " and ".join(map(str, UNSEEN))
-    console.print(
-        f"The unseen are people {unseen}: one choice of 45, taken because it lies closest to the mean of all.",
-        highlight=False,
-    )
-    console.print(f"picture: {picture}")
+    console.print(example.words.epilogue, highlight=False)

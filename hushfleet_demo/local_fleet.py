@@ -30,14 +30,21 @@ def command(*arguments: str | Path) -> list[str]:
 
 
 def run(*arguments: str | Path) -> str:
-    """Run a command to its end; its output.
+    """Run a command to its end; what it said, warnings among it.
 
     Raises:
         ConfigurationError: it failed; with what it said.
     """
-    done = subprocess.run(command(*arguments), capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    done = subprocess.run(
+        command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
     if done.returncode:
-        raise ConfigurationError(f"hushfleet {' '.join(map(str, arguments))} failed: {done.stderr.strip()}")
+        raise ConfigurationError(f"hushfleet {' '.join(map(str, arguments))} failed: {done.stdout.strip()}")
     return done.stdout
 
 

@@ -3,7 +3,6 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,14 +10,46 @@ from numpy.typing import NDArray
 from hushfleet.codec import PLAIN_BITS, lanes, unpack_opened
 from hushfleet.errors import ConfigurationError
 from hushfleet.secagg.residues import Vector, signed
+from hushfleet_demo.comparison import Split
 
-if TYPE_CHECKING:
-    from hushfleet_demo.watch_splits import Split
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What an example calls things.
+
+    Attributes:
+        name: of the example, and of its picture.
+        agents: how many agents start, in words.
+        choices: what is gone through one after the other, beside a bar.
+        score: heads the scores' column while it runs.
+        title: of the picture's curve.
+        measure: what a score is.
+        new: what the scores at the end are.
+        alone: the model that a device has without a fleet.
+        mean: of the row of all choices, with `{splits}` in it.
+        epilogue: what is to be said under the figures.
+        more_is_better: whether a higher score is a better one.
+    """
+
+    name: str
+    agents: str
+    choices: str
+    score: str
+    title: str
+    measure: str
+    new: str
+    alone: str
+    mean: str
+    epilogue: str
+    more_is_better: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """On the unseen people's windows, 0 to 1: the federation, the others' own models on average, all rows pooled."""
+    """On the rows of who is new: the federation, a model without a fleet, all rows pooled.
+
+    Accuracies, 0 to 1; of an example that predicts a number the mean absolute errors, in units of its rated value.
+    """
 
     federated_unseen: float
     local_unseen: float
@@ -42,7 +73,7 @@ class Outcome:
         dropouts: participants killed while their upload was incomplete.
         recoveries: committee members whose masks the others recovered.
         bits_per_parameter: of one upload, tail included.
-        splits: the mean over all choices of two unseen people, sums in memory.
+        all_splits: the means over all choices of who is new, sums in memory.
         seconds: from the first process to the last, set-up of the fleet included.
     """
 
@@ -75,17 +106,19 @@ def residues_of(upload: bytes, opened: bytes, parameters: int) -> tuple[NDArray[
 
 def draw(
     path: Path,
+    words: Words,
     curve: list[tuple[int, float]],
     outcome: Outcome,
     upload: NDArray[np.int64],
     opened: NDArray[np.int64],
     marks: dict[int, str],
 ) -> None:
-    """The picture: accuracy by round with its baselines, and what the coordinator saw.
+    """The picture: the scores by round with their baselines, and what the coordinator saw.
 
     Args:
         path: of the PNG.
-        curve: (model version, accuracy on the unseen people).
+        words: of the example.
+        curve: (model version, score).
         outcome: the figures of the run.
         upload, opened: `residues_of` the last round.
         marks: what happened in which round.
@@ -110,13 +143,13 @@ def draw(
         accuracy.local_unseen,
         color="#b3541e",
         linestyle=":",
-        label=f"a person's own model ({accuracy.local_unseen:.3f})",
+        label=f"{words.alone} ({accuracy.local_unseen:.3f})",
     )
     for number, text in marks.items():
         left.axvline(number, color="#999999", linewidth=0.8)
         left.annotate(text, (number, 0.02), xycoords=("data", "axes fraction"), rotation=90, fontsize=8, ha="right")
-    left.set(xlabel="round", ylabel="accuracy", title="Accuracy on the two people whom the model never saw")
-    left.legend(loc="lower right")
+    left.set(xlabel="round", ylabel=words.measure, title=words.title)
+    left.legend(loc="lower right" if words.more_is_better else "upper right")
     for axes, values, title in (
         (middle, upload, "One upload, as the coordinator got it: noise"),
         (right, opened, "The sum of all, opened: signal"),
@@ -131,22 +164,36 @@ def draw(
     pyplot.close(figure)
 
 
-def table(outcome: Outcome, splits: "list[Split]") -> list[tuple[str, str]]:
-    """The figures as rows for a person."""
+def table(words: Words, outcome: Outcome, splits: list[Split], masked: float | None) -> list[tuple[str, str]]:
+    """The figures as rows for a person.
+
+    Args:
+        words: of the example.
+        outcome: the figures of the run.
+        splits: every choice of who is new.
+        masked: what the last round's sum said of all devices' rows kept aside; None if none keeps any.
+    """
     accuracy, traffic, means = outcome.accuracy, outcome.bytes, outcome.all_splits
+    over = [split.federated - split.alone for split in splits]
+    worst = min(over) if words.more_is_better else max(over)
     return [
         ("broker", outcome.broker),
         ("devices, rounds", f"{outcome.devices}, {outcome.rounds} in {outcome.seconds:.0f} s"),
         ("accidents", f"uploads cut off: {outcome.dropouts}, recoveries of a member: {outcome.recoveries}"),
         (
-            "accuracy on two unseen people",
-            f"federated {accuracy.federated_unseen:.3f}, a person's own model {accuracy.local_unseen:.3f}, "
+            words.new,
+            f"federated {accuracy.federated_unseen:.3f}, {words.alone} {accuracy.local_unseen:.3f}, "
             f"all rows pooled {accuracy.central_unseen:.3f}",
         ),
+        *(
+            []
+            if masked is None
+            else [(f"{words.measure} everywhere", f"{masked:.3f}, of all devices together, out of the last masked sum")]
+        ),
         (
-            f"mean over all {means['splits']:.0f} choices of two",
+            words.mean.format(splits=len(splits)),
             f"federated {means['federated']:.3f}, own model {means['alone']:.3f}, pooled {means['pooled']:.3f} "
-            f"(sums in memory; the worst choice {min(s.federated - s.alone for s in splits):+.3f} over own)",
+            f"(sums in memory; the worst choice {worst:+.3f} over own)",
         ),
         (
             "bytes a participant and round",

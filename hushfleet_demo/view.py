@@ -12,17 +12,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from hushfleet_demo.watch import Course
+from hushfleet_demo.federation import Course
 
 ROWS = 12
 """Rounds that the live table shows."""
 
 
 class View:
-    """Shows a course as it goes on."""
+    """Shows a course as it goes on; `score` heads the column of what the judges say."""
 
-    def __init__(self, console: Console, rounds: int) -> None:
-        self._console, self._rounds = console, rounds
+    def __init__(self, console: Console, rounds: int, score: str) -> None:
+        self._console, self._rounds, self._score = console, rounds, score
         self._live = Live(console=console, refresh_per_second=8, transient=True, vertical_overflow="crop")
         self._started = time.monotonic()
         self._told = 0
@@ -55,7 +55,7 @@ class View:
             "uploads",
             "recovered",
             "model",
-            "accuracy on unseen people",
+            self._score,
             "bytes up",
             "bytes down",
         ):
@@ -75,10 +75,10 @@ class View:
 
 
 def cells(course: Course, event: dict[str, object]) -> tuple[str, ...]:
-    """One round as a row; bytes are the mean of the plain participants, at their sockets."""
+    """One round as a row; bytes are the mean of the measured devices, at their sockets."""
     version = event["version"]
     assert isinstance(version, int)
-    accuracy = course.unseen_accuracy(version)
+    score = course.score(version)
     number, recovered = event["round"], event["recovered"]
     assert isinstance(number, int)
     assert isinstance(recovered, list)
@@ -90,7 +90,7 @@ def cells(course: Course, event: dict[str, object]) -> tuple[str, ...]:
         str(event["uploads"]),
         ", ".join(map(str, recovered)),
         str(version),
-        "" if accuracy is None else f"{accuracy:.3f}",
+        "" if score is None else f"{score:.3f}",
         "" if up is None else f"{up:,}",
         "" if down is None else f"{down:,}",
     )

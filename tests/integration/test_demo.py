@@ -5,20 +5,24 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hushfleet.errors import ConfigurationError
-from hushfleet_demo import data
+from hushfleet_demo.outcome import Outcome
+from hushfleet_demo.packaged import Packaged
+from hushfleet_demo.turbines_data import RECORDINGS as TURBINES
+from hushfleet_demo.watch_data import RECORDINGS as WATCH
 
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _recordings() -> None:
+def needs(recordings: Packaged) -> None:
     try:
-        data.load_people()
+        recordings.read()
     except ConfigurationError as error:
         pytest.skip(f"not run without the recordings: {error}")
 
@@ -47,6 +51,7 @@ def start(*arguments: str) -> "subprocess.Popen[str]":
 
 
 def test_it_trains_through_both_accidents_and_reports_what_it_measured(tmp_path: Path) -> None:
+    needs(WATCH)
     report = tmp_path / "report.json"
     demo = start("--report", str(report), "--output", str(tmp_path), "--rounds", "24", "--keep", str(tmp_path / "kept"))
     said, _ = demo.communicate(timeout=110)
@@ -63,8 +68,44 @@ def test_it_trains_through_both_accidents_and_reports_what_it_measured(tmp_path:
     assert processes_below(tmp_path / "kept") == []
 
 
+def test_four_turbines_expect_the_power_of_a_new_one(tmp_path: Path) -> None:
+    needs(TURBINES)
+    report, kept = tmp_path / "report.json", tmp_path / "kept"
+    demo = start("turbines", "--report", str(report), "--output", str(tmp_path), "--rounds", "4", "--keep", str(kept))
+    said, _ = demo.communicate(timeout=110)
+    assert demo.returncode == 0, said
+    assert "gives up a rule of safety: tiny_fleet = true" in said
+    found = json.loads(report.read_text())
+    assert set(found) == {field.name for field in fields(Outcome)}
+    assert (found["devices"], found["rounds"], found["all_splits"]["splits"]) == (4, 4, 4)
+    assert 0 < found["accuracy"]["federated_unseen"] < 0.05
+    assert 0 < found["all_splits"]["pooled"] < found["all_splits"]["federated"] < found["all_splits"]["alone"] < 0.05
+    assert (tmp_path / "turbines.png").read_bytes().startswith(b"\x89PNG")
+    check_masked_errors(kept / "logs")
+
+
+def check_masked_errors(logs: Path) -> None:
+    """What the coordinator opens is the mean error over all rows that the four keep aside."""
+    opened = {event["round"] - 1: event["evaluation_loss"] for event in events(logs / "coordinator.log", "round")}
+    scores: dict[int, list[tuple[float, int]]] = {}
+    for log in logs.glob("R8*.log"):
+        for event in events(log, "score"):
+            scores.setdefault(event["version"], []).append((event["error"], event["rows"]))
+    told = {version: found for version, found in scores.items() if len(found) == 4 and version in opened}
+    assert told
+    for version, found in told.items():
+        mean = sum(error * rows for error, rows in found) / sum(rows for _, rows in found)
+        assert opened[version] == pytest.approx(mean, abs=1e-5)
+
+
+def events(log: Path, kind: str) -> list[dict[str, Any]]:
+    lines = map(json.loads, log.read_text().splitlines())
+    return [event for event in lines if event["event"] == kind]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_it_stops_everything_it_started(tmp_path: Path, number: signal.Signals) -> None:
+    needs(WATCH)
     kept = tmp_path / "kept"
     demo = start("--output", str(tmp_path), "--keep", str(kept))
     log = kept / "logs" / "coordinator.log"

@@ -21,7 +21,7 @@ from hushfleet.learning.layers import initial_flat
 from hushfleet.learning.local import LocalResult, train
 from hushfleet.mqtt.topics import Topics
 from hushfleet.wire.layers import Dense
-from hushfleet_demo import data
+from hushfleet_demo.watch_data import load_people
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "bytes_to_accuracy.py"
 LAYERS = (Dense(12, 40, "relu"), Dense(40, 4))
@@ -181,7 +181,7 @@ def test_goals_are_judged_by_what_has_few_enough_bits() -> None:
 
 def test_it_runs_and_writes_what_it_says(tmp_path: Path) -> None:
     try:
-        data.load_people()
+        load_people()
     except ConfigurationError as error:
         pytest.skip(f"not run without the recordings: {error}")
     path, picture = tmp_path / "rows.json", tmp_path / "rows.png"

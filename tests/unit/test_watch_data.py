@@ -12,9 +12,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from edge_agent.sources.csv import CsvSource
 from hushfleet.errors import ConfigurationError
-from hushfleet.learning.layers import initial_flat
-from hushfleet_demo import data, watch_task
-from hushfleet_demo.data import Person, load_people, write_csv
+from hushfleet_demo import watch_data
+from hushfleet_demo.watch_data import RECORDINGS, Person, load_people
+from hushfleet_demo.watch_task import CLASSES, FEATURES, TASK
 
 FORGED = b"cos\nsystem\n(S'false'\ntR."
 
@@ -22,7 +22,7 @@ FORGED = b"cos\nsystem\n(S'false'\ntR."
 @pytest.fixture(scope="module")
 def recordings() -> bytes:
     try:
-        return data._dataset_bytes()
+        return RECORDINGS.read()
     except ConfigurationError as error:
         pytest.skip(f"not run without the recordings: {error}")
 
@@ -51,16 +51,16 @@ def write_wheel(folder: Path, content: bytes | None) -> None:
         )
         wheel.writestr("seglearn-1.2.5.dist-info/RECORD", "")
         if content is not None:
-            wheel.writestr(data.INNER_PATH, content)
+            wheel.writestr(RECORDINGS.path, content)
 
 
 def test_ten_people_with_all_seven_exercises(people: list[Person]) -> None:
     assert [person.number for person in people] == list(range(1, 11))
     assert sum(len(person.labels) for person in people) == 4677
     for person in people:
-        assert person.windows.shape == (len(person.labels), watch_task.FEATURES)
+        assert person.windows.shape == (len(person.labels), FEATURES)
         assert person.windows.dtype == np.float32
-        assert sorted(set(person.labels)) == list(range(watch_task.CLASSES))
+        assert sorted(set(person.labels)) == list(range(CLASSES))
 
 
 def test_each_person_is_standardised_alone(people: list[Person]) -> None:
@@ -71,7 +71,7 @@ def test_each_person_is_standardised_alone(people: list[Person]) -> None:
 
 def test_the_statistics_of_one_window_by_hand() -> None:
     series = np.random.default_rng(0).normal(size=(260, 6))
-    rows = data._statistics(series)
+    rows = watch_data._statistics(series)
     assert rows.shape == (4, 36)  # windows begin at samples 0, 50, 100 and 150; at 200 too few are left
     axis = series[100:200, 4].tolist()
     steps = [abs(after - before) for before, after in pairwise(axis)]
@@ -88,17 +88,17 @@ def test_the_statistics_of_one_window_by_hand() -> None:
 
 def test_a_device_reads_back_exactly_what_was_written(people: list[Person], tmp_path: Path) -> None:
     path = tmp_path / "person.csv"
-    write_csv(people[2], path)
-    read = CsvSource(path, "label").read(watch_task.FEATURES, watch_task.CLASSES).training
+    TASK.write_csv(people[2].rows, path)
+    read = CsvSource(path, "label").read(FEATURES, CLASSES).training
     assert_array_equal(read.x, people[2].windows)
     assert_array_equal(read.y, people[2].labels)
     assert path.read_text().splitlines()[0].startswith("f00,f01,")
 
 
 def test_the_task_fits_the_data() -> None:
-    assert initial_flat(watch_task.LAYERS, watch_task.INIT_SEED).size == 2823
-    assert watch_task.LAYERS[0].inputs == watch_task.FEATURES
-    assert watch_task.LAYERS[-1].outputs == watch_task.CLASSES
+    assert TASK.start().size == 2823
+    assert TASK.layers[0].inputs == FEATURES
+    assert TASK.layers[-1].outputs == CLASSES
 
 
 def test_no_repr_shows_a_recording(people: list[Person]) -> None:
@@ -107,18 +107,18 @@ def test_no_repr_shows_a_recording(people: list[Person]) -> None:
 
 def test_fetched_once_then_read_from_the_cache(recordings: bytes, cache: Path, tmp_path: Path) -> None:
     write_wheel(tmp_path / "index", recordings)
-    assert data._dataset_bytes() == recordings
+    assert RECORDINGS.read() == recordings
     assert cache.read_bytes() == recordings
     assert list(cache.parent.iterdir()) == [cache]
     (tmp_path / "index" / "seglearn-1.2.5-py3-none-any.whl").unlink()
-    assert data._dataset_bytes() == recordings
+    assert RECORDINGS.read() == recordings
 
 
 def test_a_damaged_cache_is_fetched_again(recordings: bytes, cache: Path, tmp_path: Path) -> None:
     cache.parent.mkdir(parents=True)
     cache.write_bytes(FORGED)
     write_wheel(tmp_path / "index", recordings)
-    assert data._dataset_bytes() == recordings
+    assert RECORDINGS.read() == recordings
     assert cache.read_bytes() == recordings
 
 
@@ -131,7 +131,7 @@ def test_an_installed_seglearn_is_used_and_not_imported(
     (installed / "data" / "watch_dataset.npy").write_bytes(recordings)
     monkeypatch.delitem(sys.modules, "seglearn")
     monkeypatch.syspath_prepend(installed.parent)
-    assert data._dataset_bytes() == recordings
+    assert RECORDINGS.read() == recordings
     assert not cache.exists()
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from hushfleet.errors import ConfigurationError
-from hushfleet_demo import data
+from hushfleet_demo.watch_data import RECORDINGS
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "watch_splits.py"
 
 
 def test_one_split_through_the_real_codec(tmp_path: Path) -> None:
     try:
-        data._dataset_bytes()
+        RECORDINGS.read()
     except ConfigurationError as error:
         pytest.skip(f"not run without the recordings: {error}")
     path = tmp_path / "splits.json"
