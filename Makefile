@@ -1,5 +1,5 @@
 # `make demo` and `make test` set everything up themselves: a virtual environment in .venv, mosquitto and strace from the
-# system's packages. ARGS is handed on: make demo ARGS="--report report.json"
+# system's packages. ARGS is handed on: make demo ARGS="turbines --report report.json"
 
 PYTHON := .venv/bin/python
 ROUNDS ?= 20000

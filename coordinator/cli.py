@@ -136,16 +136,22 @@ def statistics(config: Path, as_json: bool) -> None:
 @_config
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 def evidence(config: Path, directory: Path) -> None:
-    """Write what the stopped coordinator saw in its newest round into DIRECTORY: one upload, and the opened sum.
+    """Write what the stopped coordinator saw in its newest round into DIRECTORY: an upload, the opened sum, the model.
 
-    Kept only with `evidence = true` under [rounds]. Both are packed bytes as in docs/protocol.md, section 11.5.
+    Kept only with `evidence = true` under [rounds]. The first two are packed bytes as in docs/protocol.md, section
+    11.5, the model is a snapshot as in section 11.4.
     """
+    from coordinator.models import newest_snapshot
     from coordinator.round import SUM_EVIDENCE
     from coordinator.uploads import EVIDENCE
 
     ledger = Ledger(load(config, CoordinatorSettings).ledger)
     try:
-        found = {"upload.bin": ledger.get(EVIDENCE), "sum.bin": ledger.get(SUM_EVIDENCE)}
+        found = {
+            "upload.bin": ledger.get(EVIDENCE),
+            "sum.bin": ledger.get(SUM_EVIDENCE),
+            "model.bin": newest_snapshot(ledger),
+        }
     finally:
         ledger.close()
     directory.mkdir(parents=True, exist_ok=True)

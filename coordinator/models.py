@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from coordinator.context import Context
 from coordinator.encoding import server_step
-from hushfleet.actions import RETAINED, Action, Publish, Save, clear, retain
+from hushfleet.actions import RETAINED, Action, Publish, Save, Store, clear, retain
 from hushfleet.mqtt.inbox import publishes
 from hushfleet.mqtt.topics import Parsed
 from hushfleet.wire.documents import ModelSpec
@@ -35,6 +35,12 @@ class _Record(Table):
     version: U32
     hash: B32
     flat: Bytes
+
+
+def newest_snapshot(store: Store) -> bytes | None:
+    """The newest version's snapshot, as a device fetches it; None before the first."""
+    saved = store.get(RECORD)
+    return _Record.from_body(saved).flat if saved else None
 
 
 class Models:

@@ -59,11 +59,13 @@ def demo(name: str, report: Path | None, output: Path, keep: Path | None, rounds
         federation = _federate(console, directory, example, rounds)
         seconds = time.monotonic() - began
         outcome, splits = _measure(console, federation, example, seconds)
-        picture = _draw(federation, example, outcome, output)
+        seen = _evidence(federation, outcome.parameters)
+        finding = example.finding(seen.model, federation.course)
+        picture = _draw(federation.course, example, outcome, seen, finding, output)
     finally:
         if keep is None:
             shutil.rmtree(directory, ignore_errors=True)
-    _tell(console, example, federation.course, outcome, splits)
+    _tell(console, example, federation.course, outcome, splits, finding)
     console.print(f"picture: {picture}")
     if report is not None:
         outcome.write(report)
@@ -112,26 +114,42 @@ def _measure(
     return outcome, splits
 
 
-def _draw(federation: Federation, example: Example, outcome: results.Outcome, output: Path) -> Path:
-    evidence = federation.local.directory / "evidence"
-    run("coordinator", "evidence", federation.local.directory / "configuration" / "coordinator.toml", evidence)
-    upload, opened = ((evidence / name).read_bytes() for name in ("upload.bin", "sum.bin"))
+def _evidence(federation: Federation, parameters: int) -> results.Seen:
+    """What the coordinator saw in the last round, by its own command."""
+    directory = federation.local.directory / "evidence"
+    run("coordinator", "evidence", federation.local.directory / "configuration" / "coordinator.toml", directory)
+    return results.read_evidence(directory, parameters)
+
+
+def _draw(
+    course: Course,
+    example: Example,
+    outcome: results.Outcome,
+    seen: results.Seen,
+    finding: results.Finding | None,
+    output: Path,
+) -> Path:
     output.mkdir(parents=True, exist_ok=True)
     picture = output / f"{example.words.name}.png"
-    course = federation.course
     marks = dict.fromkeys(course.dropped, "upload cut off") | dict.fromkeys(course.recoveries, "member killed")
-    residues = results.residues_of(upload, opened, outcome.parameters)
-    results.draw(picture, example.words, course.curve(), outcome, *residues, marks)
+    results.draw(picture, example.words, course.curve(), outcome, seen, marks, finding)
     return picture
 
 
-def _tell(console: Console, example: Example, course: Course, outcome: results.Outcome, splits: list[Split]) -> None:
+def _tell(
+    console: Console,
+    example: Example,
+    course: Course,
+    outcome: results.Outcome,
+    splits: list[Split],
+    finding: results.Finding | None,
+) -> None:
     for remark in course.remarks:
         console.print(f"· {remark}", highlight=False)
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
-    for row in results.table(example.words, outcome, splits, course.rounds[-1].get("evaluation_loss")):
+    for row in results.table(example.words, outcome, splits, finding):
         table.add_row(*row)
     console.print(table)
     console.print(example.words.epilogue, highlight=False)

@@ -6,8 +6,8 @@ from typing import Protocol
 
 from hushfleet_demo.comparison import Split
 from hushfleet_demo.federation import Course, Federation
-from hushfleet_demo.outcome import Words
-from hushfleet_demo.task import Task
+from hushfleet_demo.outcome import Finding, Words
+from hushfleet_demo.task import Flat, Task
 
 
 class Example(Protocol):
@@ -24,6 +24,9 @@ class Example(Protocol):
 
     def without_federation(self) -> tuple[float, float]:
         """The scores, on the rows of who is new in the federation, of a model alone and of one of all rows pooled."""
+
+    def finding(self, model: Flat, course: Course) -> Finding | None:
+        """What the federation's last model shows beside its score; None if nothing."""
 
     def splits(self, each: Callable[[Split], None]) -> list[Split]:
         """Every choice of who is new, sums in memory; `each` is called after every one."""

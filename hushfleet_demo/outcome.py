@@ -1,8 +1,10 @@
 """What the demo measured: the JSON report and the picture."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,10 +100,42 @@ class Outcome:
             raise ConfigurationError(f"cannot write {path}: {error.strerror}; name another file") from None
 
 
-def residues_of(upload: bytes, opened: bytes, parameters: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """One upload and the opened sum of a round as the coordinator holds them: signed integers, shape (d,)."""
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the federated model is good for, beside its score.
+
+    Attributes:
+        rows: of the table.
+        draw: draws it onto matplotlib's axes.
+    """
+
+    rows: list[tuple[str, str]]
+    draw: Callable[[Any], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the coordinator saw of the last round.
+
+    Attributes:
+        upload, opened: one upload and the opened sum, signed integers, shape (d,).
+        model: what they led to, float32, shape (d,).
+    """
+
+    upload: NDArray[np.int64] = field(repr=False)
+    opened: NDArray[np.int64] = field(repr=False)
+    model: NDArray[np.float32] = field(repr=False)
+
+
+def read_evidence(directory: Path, parameters: int) -> Seen:
+    """What `hushfleet coordinator evidence` wrote, of a round of the plain codec."""
+    upload, opened, model = ((directory / f"{name}.bin").read_bytes() for name in ("upload", "sum", "model"))
     vector = Vector.from_bytes(upload, PLAIN_BITS, parameters, lanes(0))
-    return signed(vector.body, PLAIN_BITS)[:parameters], unpack_opened(opened, PLAIN_BITS, parameters)
+    return Seen(
+        signed(vector.body, PLAIN_BITS)[:parameters],
+        unpack_opened(opened, PLAIN_BITS, parameters),
+        np.frombuffer(model, "<f4"),
+    )
 
 
 def draw(
@@ -109,9 +143,9 @@ def draw(
     words: Words,
     curve: list[tuple[int, float]],
     outcome: Outcome,
-    upload: NDArray[np.int64],
-    opened: NDArray[np.int64],
+    seen: Seen,
     marks: dict[int, str],
+    finding: Finding | None,
 ) -> None:
     """The picture: the scores by round with their baselines, and what the coordinator saw.
 
@@ -120,17 +154,22 @@ def draw(
         words: of the example.
         curve: (model version, score).
         outcome: the figures of the run.
-        upload, opened: `residues_of` the last round.
+        seen: what the coordinator saw of the last round.
         marks: what happened in which round.
+        finding: gets a panel of its own.
     """
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    figure, (left, middle, right) = pyplot.subplots(
-        1, 3, figsize=(15, 4.6), width_ratios=(1.7, 1, 1), layout="constrained"
+    widths = [1.7, 1, 1] + ([1.7] if finding else [])
+    figure, (left, middle, right, *more) = pyplot.subplots(
+        1, len(widths), figsize=(4.05 * sum(widths), 4.6), width_ratios=widths, layout="constrained"
     )
+    for axes in more:
+        assert finding is not None
+        finding.draw(axes)
     accuracy = outcome.accuracy
     left.plot(*zip(*curve, strict=True), color="#0b6e4f", label=f"federation ({accuracy.federated_unseen:.3f})")
     left.axhline(
@@ -151,8 +190,8 @@ def draw(
     left.set(xlabel="round", ylabel=words.measure, title=words.title)
     left.legend(loc="lower right" if words.more_is_better else "upper right")
     for axes, values, title in (
-        (middle, upload, "One upload, as the coordinator got it: noise"),
-        (right, opened, "The sum of all, opened: signal"),
+        (middle, seen.upload, "One upload, as the coordinator got it: noise"),
+        (right, seen.opened, "The sum of all, opened: signal"),
     ):
         side = int(np.sqrt(len(values)))
         limit = np.abs(values).max() or 1
@@ -164,15 +203,8 @@ def draw(
     pyplot.close(figure)
 
 
-def table(words: Words, outcome: Outcome, splits: list[Split], masked: float | None) -> list[tuple[str, str]]:
-    """The figures as rows for a person.
-
-    Args:
-        words: of the example.
-        outcome: the figures of the run.
-        splits: every choice of who is new.
-        masked: what the last round's sum said of all devices' rows kept aside; None if none keeps any.
-    """
+def table(words: Words, outcome: Outcome, splits: list[Split], finding: Finding | None) -> list[tuple[str, str]]:
+    """The figures as rows for a person."""
     accuracy, traffic, means = outcome.accuracy, outcome.bytes, outcome.all_splits
     over = [split.federated - split.alone for split in splits]
     worst = min(over) if words.more_is_better else max(over)
@@ -185,16 +217,12 @@ def table(words: Words, outcome: Outcome, splits: list[Split], masked: float | N
             f"federated {accuracy.federated_unseen:.3f}, {words.alone} {accuracy.local_unseen:.3f}, "
             f"all rows pooled {accuracy.central_unseen:.3f}",
         ),
-        *(
-            []
-            if masked is None
-            else [(f"{words.measure} everywhere", f"{masked:.3f}, of all devices together, out of the last masked sum")]
-        ),
         (
             words.mean.format(splits=len(splits)),
             f"federated {means['federated']:.3f}, own model {means['alone']:.3f}, pooled {means['pooled']:.3f} "
             f"(sums in memory; the worst choice {worst:+.3f} over own)",
         ),
+        *(finding.rows if finding else []),
         (
             "bytes a participant and round",
             f"{traffic.up_per_device_round:,.0f} up, {traffic.down_per_device_round:,.0f} down "

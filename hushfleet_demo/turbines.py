@@ -12,8 +12,9 @@ from pathlib import Path
 from hushfleet.learning.layers import Dense
 from hushfleet_demo.comparison import Split, federated, trained_at_once
 from hushfleet_demo.federation import Course, Federation, Part, Plan
-from hushfleet_demo.outcome import Words
-from hushfleet_demo.task import Rows, Task, together
+from hushfleet_demo.outcome import Finding, Words
+from hushfleet_demo.task import Flat, Rows, Task, together
+from hushfleet_demo.turbines_alarms import alarms
 from hushfleet_demo.turbines_data import CHANNELS, load_turbines
 
 NEW = "R80711"
@@ -49,11 +50,11 @@ class Turbines:
         score="error at the new turbine",
         title="Error at the new turbine, in parts of the rated power",
         measure="mean absolute error",
-        new="at the new turbine",
+        new="error at the new turbine",
         alone="its own 17 days alone",
         mean="mean over all {splits} choices of it",
-        epilogue=f"In parts of the rated power, 2050 kW. The new turbine is {NEW}: one choice of four, taken because "
-        "it lies closest to the mean of all.",
+        epilogue="Mean absolute errors of the expected power, in parts of the rated power, 2050 kW. The new turbine is "
+        f"{NEW}: one choice of four, taken because it lies closest to the mean of all.",
         more_is_better=False,
     )
     task = TASK
@@ -86,6 +87,11 @@ class Turbines:
         """The new turbine's error: of a model of its own days, and of one of everybody's rows."""
         return self._without_federation(NEW)
 
+    def finding(self, model: Flat, course: Course) -> Finding:
+        """Alarms at the new turbine."""
+        new = next(turbine for turbine in self._turbines if turbine.name == NEW)
+        return alarms(TASK, model, self._alone(NEW), new, JUDGED, course.rounds[-1]["evaluation_loss"])
+
     def splits(self, each: Callable[[Split], None]) -> list[Split]:
         """Each turbine as the new one."""
         splits = []
@@ -100,9 +106,11 @@ class Turbines:
     def _without_federation(self, new: str) -> tuple[float, float]:
         training = self._training(new)
         (judged,) = (turbine.between(*JUDGED) for turbine in self._turbines if turbine.name == new)
-        alone = trained_at_once(TASK, training[new], f"alone {new}")
         pooled = trained_at_once(TASK, together([*training.values()]), f"pooled, {new} new")
-        return TASK.judge(alone, judged), TASK.judge(pooled, judged)
+        return TASK.judge(self._alone(new), judged), TASK.judge(pooled, judged)
+
+    def _alone(self, new: str) -> Flat:
+        return trained_at_once(TASK, self._training(new)[new], f"alone {new}")
 
     def _training(self, new: str) -> dict[str, Rows]:
         """What each turbine trains on, by name."""

@@ -13,6 +13,7 @@ from typing import Any
 from hushfleet_demo.comparison import Split
 from hushfleet_demo.federation import Course, Federation, Part, Plan
 from hushfleet_demo.outcome import Words
+from hushfleet_demo.task import Flat
 from hushfleet_demo.watch_data import Person, load_people
 from hushfleet_demo.watch_splits import own, run_splits, without_federation
 from hushfleet_demo.watch_task import TASK
@@ -76,6 +77,9 @@ class Watch:
         """Accuracy on the unseen people: of the others' own models on average, and of all rows pooled."""
         training, unseen = self._sides()
         return without_federation(own(training), training, unseen)
+
+    def finding(self, model: Flat, course: Course) -> None:
+        """Nothing beside the accuracy."""
 
     def splits(self, each: Callable[[Split], None]) -> list[Split]:
         """Every choice of two unseen people."""

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from hushfleet.errors import ConfigurationError
-from hushfleet_demo.outcome import Outcome
+from hushfleet_demo import turbines
+from hushfleet_demo.outcome import Outcome, read_evidence
 from hushfleet_demo.packaged import Packaged
 from hushfleet_demo.turbines_data import RECORDINGS as TURBINES
+from hushfleet_demo.turbines_data import load_turbines
 from hushfleet_demo.watch_data import RECORDINGS as WATCH
 
 pytestmark = pytest.mark.integration
@@ -81,6 +83,10 @@ def test_four_turbines_expect_the_power_of_a_new_one(tmp_path: Path) -> None:
     assert 0 < found["accuracy"]["federated_unseen"] < 0.05
     assert 0 < found["all_splits"]["pooled"] < found["all_splits"]["federated"] < found["all_splits"]["alone"] < 0.05
     assert (tmp_path / "turbines.png").read_bytes().startswith(b"\x89PNG")
+    assert "alarms at R80711" in said
+    model = read_evidence(kept / "evidence", found["parameters"]).model
+    error = turbines.TASK.judge(model, load_turbines()[0].between(*turbines.JUDGED))
+    assert found["accuracy"]["federated_unseen"] == pytest.approx(error)
     check_masked_errors(kept / "logs")
 
 

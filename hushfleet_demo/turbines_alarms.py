@@ -1,0 +1,71 @@
+"""Alarms at one turbine: hours in which it gives much less power than the fleet's model expects.
+
+How much is too much follows from the error over all turbines, which only the masked sums tell: nobody's own rows, and
+no hours that somebody knows to be good.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hushfleet.learning.layers import forward
+from hushfleet_demo.outcome import Finding
+from hushfleet_demo.task import Flat, Rows, Task
+from hushfleet_demo.turbines_data import Turbine
+
+FACTOR = 5
+"""An hour is an alarm if it lacks more than so many times the mean absolute error."""
+
+
+def alarms(
+    task: Task, model: Flat, alone: Flat, turbine: Turbine, judged: tuple[float, float], masked_error: float
+) -> Finding:
+    """The alarms at a turbine.
+
+    Args:
+        task: what the models learned.
+        model, alone: the fleet's, and the turbine's own.
+        turbine: the turbine.
+        judged: from when until when, in seconds since 1970.
+        masked_error: the mean absolute error over all turbines, as the coordinator opened it.
+    """
+    rows, threshold = turbine.between(*judged), FACTOR * masked_error
+    gaps = _gaps(task, model, rows)
+    first = np.searchsorted(turbine.times, judged[0])
+    hours = turbine.times[first : first + len(gaps)].astype("datetime64[s]")
+    alarm = gaps < -threshold
+    by_alone = np.count_nonzero(_gaps(task, alone, rows) < -threshold)
+
+    def draw(axes: Any) -> None:
+        axes.scatter(hours, gaps, s=2, color="#999999", linewidths=0)
+        axes.scatter(hours[alarm], gaps[alarm], s=14, color="#b3541e", linewidths=0)
+        axes.axhline(
+            -threshold, color="#b3541e", linewidth=0.8, label=f"alarm: {FACTOR} times the error of all turbines"
+        )
+        axes.set(title=f"{turbine.name}: power less what is expected", ylabel="in parts of the rated power")
+        axes.tick_params(axis="x", rotation=30)
+        axes.legend(loc="upper right")
+
+    return Finding(
+        [
+            ("over all four turbines", f"{masked_error:.3f}, as the coordinator opened it from the last masked sum"),
+            (
+                f"alarms at {turbine.name}",
+                f"{np.count_nonzero(alarm)} of {len(gaps)} hours lack more than {threshold:.3f}, {FACTOR} times that, "
+                f"{_busiest(hours[alarm])}; with its own 17 days alone {by_alone}",
+            ),
+        ],
+        draw,
+    )
+
+
+def _gaps(task: Task, model: Flat, rows: Rows) -> Flat:
+    """float32[n], what was measured less what the model expects."""
+    return np.asarray(rows.y - forward(model, task.layers, rows.x))[:, 0]
+
+
+def _busiest(hours: NDArray[np.datetime64]) -> str:
+    """How many of these are in the month with the most of them."""
+    months, counts = np.unique(hours.astype("datetime64[M]"), return_counts=True)
+    return f"{counts.max()} of them in {months[counts.argmax()]}" if len(hours) else "none"
