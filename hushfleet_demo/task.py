@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hushfleet import codec
 from hushfleet.learning.layers import Head, initial_flat
 from hushfleet.learning.local import LocalResult, evaluate, train
+from hushfleet.wire.layers import Dense
 
 Flat = NDArray[np.float32]
 

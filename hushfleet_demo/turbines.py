@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hushfleet.learning.layers import Dense
+from hushfleet.wire.layers import Dense
 from hushfleet_demo.comparison import Split, federated, trained_at_once
 from hushfleet_demo.federation import Course, Federation, Part, Plan
 from hushfleet_demo.outcome import Finding, Words
