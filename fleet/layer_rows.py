@@ -75,11 +75,17 @@ class DepthwiseConv1dRow(_AlongTime):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AvgPoolRow(_AlongTime):
-    """Means of so many steps."""
+class _Pool(_AlongTime):
+    """One step made of so many."""
+
+    size: Annotated[int, _U16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AvgPoolRow(_Pool):
+    """The mean of so many steps."""
 
     kind: Literal["avgpool"]
-    size: Annotated[int, _U16]
 
     def layer(self, length: int, channels: int) -> Layer:
         """As the model spec holds it."""
@@ -87,11 +93,10 @@ class AvgPoolRow(_AlongTime):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MaxPoolRow(_AlongTime):
+class MaxPoolRow(_Pool):
     """The largest of so many steps."""
 
     kind: Literal["maxpool"]
-    size: Annotated[int, _U16]
 
     def layer(self, length: int, channels: int) -> Layer:
         """As the model spec holds it."""

@@ -212,15 +212,10 @@ class DepthwiseConv1d(_AlongTime):
 
 
 @dataclass(frozen=True, slots=True)
-class AvgPool(_AlongTime):
-    """The mean of `size` steps after the other, of each channel; steps that are left over are left out."""
+class _Pool(_AlongTime):
+    """One step made of `size`, of each channel; steps that are left over are left out."""
 
-    KIND: ClassVar[str] = "avgpool"
     size: U16
-    kind: Str = KIND
-
-    def check(self) -> None:
-        self._check(self.kind, window=self.size)
 
     @property
     def sequence_out(self) -> tuple[int, int]:
@@ -229,20 +224,25 @@ class AvgPool(_AlongTime):
 
 
 @dataclass(frozen=True, slots=True)
-class MaxPool(_AlongTime):
-    """The largest of `size` steps after the other, of each channel; steps that are left over are left out."""
+class AvgPool(_Pool):
+    """The mean of every `size` steps."""
 
-    KIND: ClassVar[str] = "maxpool"
-    size: U16
+    KIND: ClassVar[str] = "avgpool"
     kind: Str = KIND
 
     def check(self) -> None:
         self._check(self.kind, window=self.size)
 
-    @property
-    def sequence_out(self) -> tuple[int, int]:
-        """Steps and channels that it gives."""
-        return self.length // self.size, self.channels
+
+@dataclass(frozen=True, slots=True)
+class MaxPool(_Pool):
+    """The largest of every `size` steps."""
+
+    KIND: ClassVar[str] = "maxpool"
+    kind: Str = KIND
+
+    def check(self) -> None:
+        self._check(self.kind, window=self.size)
 
 
 @dataclass(frozen=True, slots=True)
