@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "round_bytes": ["round_bytes.py"],
     "agent_footprint": ["agent_footprint.py"],
     "decision_latency": ["decision_latency.py"],
+    "trainers": ["trainers.py"],
     "bytes_to_accuracy": ["bytes_to_accuracy.py", "--quick"],
 }
 """Scripts with their arguments besides `--json`, by the names of their figures."""
