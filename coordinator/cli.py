@@ -110,14 +110,15 @@ def status(config: Path, as_json: bool) -> None:
 @coordinator.command()
 @_config
 @click.option("--json", "as_json", is_flag=True, help="All rounds that are kept, as JSON, oldest first.")
-def statistics(config: Path, as_json: bool) -> None:
+@click.option("--schema", "as_schema", is_flag=True, help="The channels for fleet.toml, with mean and sd of the fleet.")
+def statistics(config: Path, as_json: bool, as_schema: bool) -> None:
     """Show what the newest statistics round says of the fleet's readings. The coordinator may be running.
 
     How devices differ (spread), and how far the fleet has moved since the round before (drift). The sums carry no
     noise.
     """
     from coordinator.statistics import EXPORT
-    from coordinator.statistics_table import table
+    from coordinator.statistics_table import schema_lines, table
 
     path = load(config, CoordinatorSettings).ledger.with_name(EXPORT)
     try:
@@ -129,7 +130,8 @@ def statistics(config: Path, as_json: bool) -> None:
         ) from None
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
-    click.echo(text.rstrip() if as_json else "\n".join(table(json.loads(text)[-1])))
+    newest = json.loads(text)[-1]
+    click.echo(text.rstrip() if as_json else "\n".join(schema_lines(newest) if as_schema else table(newest)))
 
 
 @coordinator.command()

@@ -152,8 +152,7 @@ def described(opened: Opened, before: Opened | None) -> dict[str, Any]:
     old = None
     if before is not None:
         old_schema, old_sums = _read(before)
-        same = (old_schema.channels, old_schema.classes) == (schema.channels, schema.classes)
-        old = old_sums if same else None
+        old = old_sums if _ranges(old_schema) == _ranges(schema) else None
     return {
         "round": opened.round,
         "time": opened.time,
@@ -175,6 +174,11 @@ def _read(opened: Opened) -> "tuple[Schema, Numbers]":
 
     schema = Schema.from_body(opened.schema)
     return schema, Numbers.split(schema, np.frombuffer(opened.sums, "<i8") / opened.top)
+
+
+def _ranges(schema: Schema) -> list[Any]:
+    """What two rounds must have in common to be compared."""
+    return [*schema.classes, *((one.name, one.unit, one.low, one.high) for one in schema.channels)]
 
 
 def _row_classes() -> list[str]:

@@ -1,5 +1,6 @@
 """A statistics round as a table for a terminal."""
 
+import json
 from time import gmtime, strftime
 from typing import Any
 
@@ -33,6 +34,17 @@ def table(told: dict[str, Any]) -> list[str]:
         "index against the round before, below 0.1 alike, above 0.25 not",
     ]
     return lines
+
+
+def schema_lines(told: dict[str, Any]) -> list[str]:
+    """The channels as fleet.toml has them, standardised by what the round told, each if any device measures it."""
+    rows = []
+    for channel in told["channels"]:
+        texts = [f"{name} = {json.dumps(channel[name])}" for name in ("name", "unit", "low", "high")]
+        if channel["sd"]:
+            texts += [f"{name} = {float(f'{channel[name]:.6g}')}" for name in ("mean", "sd")]
+        rows.append(f"    {{ {', '.join(texts)} }},")
+    return ["channels = [", *rows, "]"]
 
 
 def _channel(channel: dict[str, Any]) -> str:

@@ -69,8 +69,7 @@ def score(schema: Schema, model: Model, window: "NDArray[np.float32]") -> dict[s
             said = {"value": float(f"{np.mean((out - window) ** 2):.6g}")}
         elif schema.task == FORECAST:
             channel = schema.channels[schema.target]
-            value = (out[0] + 1) / 2 * (channel.high - channel.low) + channel.low
-            said = {"value": float(f"{value:.6g}"), "ahead": round(schema.horizon / schema.rate, 3)}
+            said = {"value": float(f"{channel.value(out[0]):.6g}"), "ahead": round(schema.horizon / schema.rate, 3)}
         else:
             said = {"value": float(f"{out[0]:.6g}")}
     return {**said, "model": model.version}

@@ -9,7 +9,7 @@ from hushfleet.configuration import Range, did_you_mean
 from hushfleet.errors import ConfigurationError
 from hushfleet.wire.documents import LARGEST_SURVIVOR_SET
 from hushfleet.wire.layers import Layer
-from hushfleet.wire.schema import Channel
+from hushfleet.wire.schema import Channel, Standardised
 
 _U8, _U16, _U32 = Range(0, 2**8 - 1), Range(0, 2**16 - 1), Range(0, 2**32 - 1)
 
@@ -84,12 +84,27 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class ChannelRow:
-    """One channel of the schema."""
+    """One channel of the schema.
+
+    Attributes:
+        mean, sd: over the fleet; with them the model sees how many deviations a value is off, and not its place in the
+            range from low to high.
+    """
 
     name: str
     unit: str
     low: float
     high: float
+    mean: float | None = None
+    sd: float | None = None
+
+    def channel(self) -> Channel:
+        """The channel as the document holds it."""
+        if self.mean is None or self.sd is None:
+            if (self.mean, self.sd) != (None, None):
+                raise ConfigurationError(f"channel {self.name!r} has only one of mean and sd; give both or none")
+            return Channel(self.name, self.unit, self.low, self.high)
+        return Standardised(self.name, self.unit, self.low, self.high, self.mean, self.sd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +133,7 @@ class SchemaRules:
 
     def channel_list(self) -> tuple[Channel, ...]:
         """The channels as the document holds them."""
-        return tuple(Channel(row.name, row.unit, row.low, row.high) for row in self.channels)
+        return tuple(row.channel() for row in self.channels)
 
     def windows(self) -> dict[str, Any]:
         """The document's other fields."""
@@ -184,7 +199,7 @@ layers = [
 # classes = ["empty", "taken"]  # numbered from 0 in this order
 # channels = [
 #     { name = "co2", unit = "ppm", low = 300.0, high = 10000.0 },
-#     { name = "temperature", unit = "degC", low = -40.0, high = 85.0 },
+#     { name = "temperature", unit = "degC", low = -40.0, high = 85.0, mean = 21.0, sd = 3.5 },    # mean, sd: if known
 # ]
 
 [policy]                        # what every device enforces by itself, whatever the coordinator says

@@ -140,7 +140,7 @@ def _means(name: str, schema: Schema, grid: Grid, ends: "NDArray[np.int64]") -> 
     sums = np.concatenate(([0.0], np.cumsum(grid.values[position], dtype=np.float64)))
     last = ends - grid.first + 1
     mean = (sums[last] - sums[last - schema.samples]) / schema.samples
-    result: NDArray[np.float64] = (mean + 1) / 2 * (channel.high - channel.low) + channel.low
+    result: NDArray[np.float64] = channel.value(mean)
     return result
 
 

@@ -170,8 +170,8 @@ class Sensors:
         if schema.task == CLASSES and self.settings.label is not None:
             y, known = self._targets(schema, grid, found)
             labels = y[known]
-        there = zip(grid.values, grid.measured, strict=True)
-        values = [(row[measured].astype(np.float64) + 1) / 2 for row, measured in there]
+        there = zip(schema.channels, grid.values, grid.measured, strict=True)
+        values = [channel.share(row[measured].astype(np.float64)) for channel, row, measured in there]
         return describe(schema, len(found.x), labels, values, (1 - grid.measured.mean(axis=1)).tolist())
 
     def _kept(self, schema: Schema, now: float) -> tuple[Grid, list[Counts]]:

@@ -2,7 +2,7 @@
 
 A grid of samples at the schema's rate, the same on every device: sample k stands at k / rate seconds since 1970. A
 sample is the mean of the readings of its own cell; without any, the last reading before it, as long as that holds;
-else it is imputed by the last value there was, or by the middle of the channel's range.
+else it is imputed by the last value there was, or by the channel's middle.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Grid:
 
     Attributes:
         first: number of the first sample since 1970, at the schema's rate.
-        values: float32[channels, n], scaled to -1 to 1.
+        values: float32[channels, n], as each channel scales them.
         measured: bool[channels, n].
     """
 
@@ -49,13 +49,6 @@ class Windows:
     x: "NDArray[np.float32]" = field(repr=False)
     ends: "NDArray[np.int64]" = field(repr=False)
     refused: int
-
-
-def scaled(values: "NDArray[np.float64]", channel: Channel) -> "NDArray[np.float32]":
-    """Values of a channel on the scale that its range makes from -1 to 1."""
-    import numpy as np
-
-    return ((values - channel.low) / (channel.high - channel.low) * 2 - 1).astype(np.float32)
 
 
 def resample(schema: Schema, series: Sequence["Series"], holds: Sequence[float], first: int, last: int) -> Grid:
@@ -91,11 +84,12 @@ def _sampled(
     moments = np.arange(first, first + count, dtype=np.float64) / rate
     before = np.searchsorted(series.times, moments, side="right") - 1
     known = before >= 0
-    newest = np.full(count, (channel.low + channel.high) / 2)
+    newest = np.full(count, channel.middle)
     newest[known] = series.values[before[known]]
     age = np.full(count, np.inf)
     age[known] = moments[known] - series.times[before[known]]
-    return scaled(np.where(filled, mean, newest), channel), filled | (age <= hold)
+    values = channel.scaled(np.where(filled, mean, newest))
+    return values.astype(np.float32), filled | (age <= hold)
 
 
 def windows(schema: Schema, grid: Grid) -> Windows:

@@ -126,13 +126,16 @@ class Nested:
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """A map of one of several tables, told apart by their field `kind`, which holds the table's own name."""
+    """A map of one of several tables, told apart by their field `kind`, which holds the table's own name.
+
+    A table may do without that field: the one that is called as the field's type is.
+    """
 
     name: str
     tables: tuple[type["Table"], ...]
 
     def read(self, value: Any) -> "Table":
-        kind = value.get("kind") if type(value) is dict else None
+        kind = value.get("kind", self.name) if type(value) is dict else None
         table = next((table for table in self.tables if kind == table.KIND), None)
         if table is None:
             kinds = ", ".join(table.KIND for table in self.tables)

@@ -1,15 +1,17 @@
 """What a model takes in: channels, rate and windows, the same on every device; a document of the owners (11.2)."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from hushfleet.errors import MalformedError
 from hushfleet.wire.documents import Document
-from hushfleet.wire.framing import B32, F64, U8, U32, Array, Flag, Nested, Str, Table, Text
+from hushfleet.wire.framing import B32, F64, U8, U32, Array, Flag, OneOf, Str, Table, Text
 from hushfleet.wire.layers import LARGEST_VALUE_COUNT
 
 CLASSES, VALUE, FORECAST, ANOMALY = "classes", "value", "forecast", "anomaly"
 """What a window's target is: one of some classes, a number, a channel's value later on, or the window itself."""
+LARGEST_RANGE = 1_000
+"""Standard deviations in a channel's range, at most: no value that the model sees is so far out that it upsets it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,53 @@ class Channel(Table):
         if not self.name or not self.low < self.high:
             raise MalformedError("channel: a name, and low below high")
 
+    @property
+    def middle(self) -> float:
+        """What stands for a value that nobody knows."""
+        return (self.low + self.high) / 2
+
+    def scaled(self, value: Any) -> Any:
+        """A value, or an array of them, as the model sees it: -1 at `low`, 1 at `high`."""
+        return (value - self.low) / (self.high - self.low) * 2 - 1
+
+    def value(self, scaled: Any) -> Any:
+        """The way back, in the channel's unit."""
+        return (scaled + 1) / 2 * (self.high - self.low) + self.low
+
+    def share(self, scaled: Any) -> Any:
+        """How far up the range that is: 0 at `low`, 1 at `high`."""
+        return (self.value(scaled) - self.low) / (self.high - self.low)
+
+
+@dataclass(frozen=True, slots=True)
+class Standardised(Channel):
+    """A channel that the model sees by its mean and standard deviation over the fleet."""
+
+    KIND: ClassVar[str] = "standardised"
+    mean: F64
+    sd: F64
+    kind: Str = KIND
+
+    def check(self) -> None:
+        Channel.check(self)
+        if self.kind != self.KIND:
+            raise MalformedError("standardised: its kind is another")
+        if not self.low <= self.mean <= self.high or not (self.high - self.low) / LARGEST_RANGE <= self.sd:
+            raise MalformedError(f"standardised: a mean within the range, of at most {LARGEST_RANGE} deviations")
+
+    @property
+    def middle(self) -> float:
+        """What stands for a value that nobody knows."""
+        return self.mean
+
+    def scaled(self, value: Any) -> Any:
+        """A value, or an array of them, as the model sees it: 0 at `mean`, 1 at one `sd` above."""
+        return (value - self.mean) / self.sd
+
+    def value(self, scaled: Any) -> Any:
+        """The way back, in the channel's unit."""
+        return scaled * self.sd + self.mean
+
 
 @dataclass(frozen=True, slots=True)
 class Schema(Document):
@@ -37,7 +86,7 @@ class Schema(Document):
 
     KIND: ClassVar[str] = "schema"
     model: B32
-    channels: Annotated[tuple[Channel, ...], Array(Nested(Channel))]
+    channels: Annotated[tuple[Channel, ...], Array(OneOf("channel", (Channel, Standardised)))]
     rate: F64
     samples: U32
     step: U32

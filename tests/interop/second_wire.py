@@ -96,6 +96,7 @@ PARTS = {
         "seal b32*"
     ),
     "channel": "name s · unit s · low f · high f",
+    "standardised": "name s · unit s · low f · high f · mean f · sd f · kind s",
     "firmware": "name s · link s · chunk u16 · window u8 · keepalive u16 · daily u64 · models [b32]",
     "dense": "kind s · in u32 · out u32 · act s",
     "conv1d": "kind s · length u32 · channels u16 · filters u16 · kernel u16 · stride u16 · act s",
@@ -131,6 +132,8 @@ def _fits(value: Any, kind: str) -> bool:
     if kind == "{layer}":
         named = value.get("kind") if type(value) is dict else None
         return named in KINDS and _fits(value, f"{{{named}}}")
+    if kind == "{channel}" and type(value) is dict and "kind" in value:
+        return value["kind"] == "standardised" and _fits(value, "{standardised}")
     if kind.startswith("{"):
         table = TABLES[kind[1:-1]]
         return type(value) is dict and list(value) == list(table) and all(_fits(value[k], t) for k, t in table.items())

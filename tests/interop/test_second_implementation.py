@@ -516,6 +516,9 @@ def values_of(kind: str) -> st.SearchStrategy[Any]:
         return st.sampled_from(KINDS).flatmap(
             lambda name: values_of(f"{{{name}}}").map(lambda fields: fields | {"kind": name})
         )
+    if kind == "{channel}":
+        plain = st.fixed_dictionaries({field: values_of(one) for field, one in TABLES["channel"].items()})
+        return plain | values_of("{standardised}").map(lambda fields: fields | {"kind": "standardised"})
     if kind.startswith("{"):
         return st.fixed_dictionaries({field: values_of(one) for field, one in TABLES[kind[1:-1]].items()})
     if kind.startswith("u"):

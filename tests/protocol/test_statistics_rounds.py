@@ -1,6 +1,7 @@
 """Statistics rounds: what opens is the sum of the devices' numbers, under the owners' rules, and the model stays."""
 
 import json
+import tomllib
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from world import FleetKeys, RoundSettings, World, make_fleet
 
 from coordinator.encoding import statistics_encoding
 from coordinator.statistics import OPENED, Opened
-from coordinator.statistics_table import table
+from coordinator.statistics_table import schema_lines, table
 from edge_agent.statistics import Statistics
 from hushfleet.actions import Export
 from hushfleet.codec import checksum_weights
@@ -306,6 +307,10 @@ def test_the_operator_reads_means_spreads_and_drift_in_the_schemas_units() -> No
     assert "█" in shown
     assert shown.split()[7].endswith("!")
     assert any(line.startswith("  class 0") and "100.0%" in line for line in lines)
+    (co2_row, _) = tomllib.loads("\n".join(schema_lines(second)))["channels"]
+    told = second["channels"][0]
+    assert (co2_row["name"], co2_row["unit"], co2_row["high"]) == ("co2", "ppm", 5000.0)
+    assert (co2_row["mean"], co2_row["sd"]) == (pytest.approx(told["mean"]), pytest.approx(told["sd"], rel=1e-5))
 
 
 def test_the_newest_twenty_are_kept() -> None:

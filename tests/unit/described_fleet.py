@@ -57,6 +57,7 @@ def documents(owned: Documents) -> Section:
         ("date", owned.date),
         *owned.documents.items(),
         ("certificate of device 9", owned.certificate),
+        ("schema: a channel standardised", owned.standardised),
         *((f"model of {name}", frame) for name, frame in owned.models.items()),
     ]
     return {

@@ -33,7 +33,7 @@ from hushfleet.wire.layers import (
     LayerNorm,
     MaxPool,
 )
-from hushfleet.wire.schema import Channel
+from hushfleet.wire.schema import Channel, Standardised
 
 ISSUED = 1_700_000_000
 YEAR = 365 * 86_400
@@ -118,6 +118,7 @@ class Documents:
     manifest: Frame
     date: Frame
     certificate: Frame
+    standardised: Frame
     models: dict[str, Frame]
 
     @property
@@ -187,6 +188,16 @@ def documents() -> Documents:
         manifest=manifest,
         date=owner.sign_date(manifest, issued=ISSUED + 20 * 86_400, not_after=ISSUED + 50 * 86_400),
         certificate=owner.certificate(credentials[9].cert, issued=ISSUED + 6),
+        standardised=owner.schema(
+            model,
+            [
+                Standardised("co2", "ppm", 300.0, 10_000.0, 812.5, 240.25),
+                Channel("temperature", "degC", -40.0, 85.0),
+            ],
+            SCHEMA,
+            version=3,
+            issued=ISSUED + 8,
+        ),
         models={
             name: owner.model_spec(name, layers, bytes(range(32)), version=3, issued=ISSUED + 7)
             for name, layers in ALONG_TIME.items()

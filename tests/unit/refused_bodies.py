@@ -263,6 +263,7 @@ def _wrong_documents() -> Iterator[tuple[str, str, bytes]]:
         ("schema", "a channel without a name", {"channels": [channel | {"name": ""}]}),
         ("schema", "low above high", {"channels": [channel | {"low": 2.0, "high": 1.0}]}),
         ("schema", "low is high", {"channels": [channel | {"low": 1.0, "high": 1.0}]}),
+        *(("schema", why, {"channels": [wrong]}) for why, wrong in _wrong_channels(channel)),
         ("schema", "more than 64 channels", {"channels": [channel | {"name": str(at)} for at in range(65)]}),
         ("schema", "no rate", {"rate": 0.0}),
         ("schema", "no samples", {"samples": 0}),
@@ -282,6 +283,23 @@ def _wrong_documents() -> Iterator[tuple[str, str, bytes]]:
     ]  # fmt: skip
     for kind, why, changes in cases:
         yield kind, why, with_change(kind, **changes)
+
+
+def _wrong_channels(plain: Fields) -> Iterator[tuple[str, Fields]]:
+    """Channels that no one may take, beside the plain ones."""
+    standardised = {"high": 10_000.0, "kind": "standardised", "low": 300.0, "mean": 812.5, "name": "co2", "sd": 240.25}
+    standardised |= {"unit": "ppm"}
+    yield "a plain channel that says so", dict(sorted((plain | {"kind": "channel"}).items()))
+    yield "a mean without a kind", {name: value for name, value in standardised.items() if name != "kind"}
+    yield "standardised without a deviation", {name: value for name, value in standardised.items() if name != "sd"}
+    for why, change in (
+        ("a channel of an unknown kind", {"kind": "scaled"}),
+        ("a mean below the range", {"mean": 299.5}),
+        ("a mean above the range", {"mean": 10_000.5}),
+        ("no deviation", {"sd": 0.0}),
+        ("a range of more than 1,000 deviations", {"sd": 9.6875}),
+    ):
+        yield why, standardised | change
 
 
 def _wrong_layers(dense: Fields) -> Iterator[tuple[str, list[Any]]]:

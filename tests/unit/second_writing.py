@@ -104,7 +104,8 @@ def conforms(value: Any, kind: str) -> bool:
     if kind.startswith("[") and kind.endswith("]"):
         return type(value) is list and all(conforms(item, kind[1:-1]) for item in value)
     if kind.startswith("{"):
-        table = TABLES[value["kind"] if kind == "{layer}" else kind[1:-1]]
+        # A {layer} or {channel} with a kind is the table of that name.
+        table = TABLES[value.get("kind", kind[1:-1]) if kind in ("{layer}", "{channel}") else kind[1:-1]]
         return list(value) == list(table) and all(conforms(value[name], table[name]) for name in table)
     if kind.startswith("u"):
         return type(value) is int and value < 1 << int(kind[1:])

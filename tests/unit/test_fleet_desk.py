@@ -25,7 +25,7 @@ from hushfleet.errors import ConfigurationError
 from hushfleet.trust import READY, Trust
 from hushfleet.wire.documents import PARTICIPANT, CommitteeDocument, Manifest, Profiles, Roster
 from hushfleet.wire.framing import Frame, indices
-from hushfleet.wire.schema import Channel, Schema
+from hushfleet.wire.schema import Channel, Schema, Standardised
 
 NOW = 1_800_000_000
 
@@ -406,6 +406,26 @@ def test_a_schema_is_signed_for_the_model_and_a_change_of_it_is_a_new_version(ho
     assert schema.channels[0] == Channel("co2", "ppm", 300.0, 10_000.0)
     with_schema(home, high=5_000.0)
     assert "schema: version 2" in invoke("sign", home).output
+
+
+def test_a_channel_is_standardised_by_both_numbers_or_none(home: Path) -> None:
+    with_schema(home)
+    plain = (home / "fleet.toml").read_text()
+    (home / "fleet.toml").write_text(plain.replace("high = 85.0", "high = 85.0, mean = 21.0, sd = 3.5"))
+    invoke("sign", home)
+    channels = Schema.from_body(document(home, "schema").body).channels
+    assert channels == (
+        Channel("co2", "ppm", 300.0, 10_000.0),
+        Standardised("temperature", "degC", -40.0, 85.0, 21.0, 3.5),
+    )
+    for numbers, why in (
+        ("mean = 21.0", "'temperature' has only one of mean and sd"),
+        ("mean = 90.0, sd = 3.5", "a mean within the range"),
+        ("mean = 21.0, sd = 0.1", "at most 1000 deviations"),
+    ):
+        (home / "fleet.toml").write_text(plain.replace("high = 85.0", f"high = 85.0, {numbers}"))
+        with pytest.raises(ConfigurationError, match=why):
+            invoke("sign", home)
 
 
 def test_a_schema_that_does_not_fit_the_model_is_not_signed(home: Path) -> None:

@@ -10,7 +10,7 @@ from edge_agent.decisions import DecisionSettings
 from edge_agent.inference import Model, Topics, discovery, is_better_left, score
 from hushfleet.errors import ConfigurationError
 from hushfleet.wire.layers import Dense
-from hushfleet.wire.schema import Channel, Schema
+from hushfleet.wire.schema import Channel, Schema, Standardised
 
 TOPICS = Topics("hushfleet", "homeassistant", "gateway-7", "hushfleet_00ff_7")
 
@@ -19,8 +19,8 @@ def schema(**changed: Any) -> Schema:
     """Two samples of one channel, 0 to 100 degrees."""
     windows = {"rate": 0.1, "samples": 2, "step": 1, "missing": 0.0, "mask": 0}
     task: dict[str, Any] = {"task": "classes", "classes": ("cold", "hot"), "target": 0, "horizon": 0}
-    channels = (Channel("temperature", "degC", 0.0, 100.0),)
-    return Schema(bytes(16), 0, 1, 1, bytes(32), channels, **(windows | task | changed))
+    channels = {"channels": (Channel("temperature", "degC", 0.0, 100.0),)}
+    return Schema(bytes(16), 0, 1, 1, bytes(32), **(channels | windows | task | changed))
 
 
 def model(weights: list[list[float]], biases: list[float]) -> Model:
@@ -44,6 +44,9 @@ def test_a_number_is_told_as_it_is() -> None:
 def test_a_forecast_is_in_the_channels_unit_and_says_how_far_ahead() -> None:
     said = score(schema(task="forecast", classes=(), horizon=3), model([[1.0], [0.0]], [0.0]), WINDOW)
     assert said == {"value": 75.0, "ahead": 30.0, "model": 9}
+    standardised = (Standardised("temperature", "degC", 0.0, 100.0, 20.0, 4.0),)
+    forecast = schema(task="forecast", classes=(), horizon=3, channels=standardised)
+    assert score(forecast, model([[1.0], [0.0]], [0.0]), WINDOW) == {"value": 22.0, "ahead": 30.0, "model": 9}
 
 
 def test_an_anomaly_is_how_unlike_the_window_is_what_the_model_makes_of_it() -> None:

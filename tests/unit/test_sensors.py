@@ -13,7 +13,7 @@ from edge_agent.sources.sensors import ChannelSettings, Found, Sensors, SensorSe
 from edge_agent.sources.store import ReadingStore
 from hushfleet.errors import ConfigurationError
 from hushfleet.statistics import Numbers
-from hushfleet.wire.schema import Channel, Schema
+from hushfleet.wire.schema import Channel, Schema, Standardised
 
 BEGIN = 1_800_000_000.0
 CHANNELS = (Channel("co2", "ppm", 300.0, 2300.0), Channel("temperature", "degC", -40.0, 60.0))
@@ -27,7 +27,7 @@ def schema(**changed: Any) -> Schema:
     """Windows of four samples, one every ten seconds, every two samples."""
     windows = {"rate": 0.1, "samples": 4, "step": 2, "missing": 0.25, "mask": 0}
     task: dict[str, Any] = {"task": "classes", "classes": ("empty", "taken"), "target": 0, "horizon": 0}
-    return Schema(bytes(16), 0, 1, 1, bytes(32), CHANNELS, **(windows | task | changed))
+    return Schema(bytes(16), 0, 1, 1, bytes(32), **({"channels": CHANNELS} | windows | task | changed))
 
 
 def sensors(tmp_path: Path, label: LabelSettings | None = None, holdout: float = 0.0, **changed: Any) -> Sensors:
@@ -124,6 +124,20 @@ def test_a_device_describes_what_it_measured(tmp_path: Path, monkeypatch: pytest
     assert numbers.rows.tolist() == [0, 1, 0, 0, 0]
     y = rows(found, rules, 800.0).data.training.y
     assert (numbers.labelled.tolist(), numbers.shares.tolist()) == ([1], [1 - y.mean(), y.mean()])
+
+
+def test_a_standardised_channel_counts_in_deviations_and_is_described_on_its_range_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time", lambda: BEGIN + 800)
+    standardised = Standardised("co2", "ppm", 300.0, 2300.0, 700.0, 200.0)
+    plain, rules = schema(), schema(channels=(standardised, CHANNELS[1]))
+    found = sensors(tmp_path, RULES)
+    x, y = rows(found, rules).data.training.x, rows(found, rules).data.training.y
+    assert x[0, :4].tolist() == pytest.approx([(400 + 10 * at - 700) / 200 for at in range(4)], abs=1e-6)
+    # Rules are in the channel's unit, whatever its scale.
+    assert y.tolist() == rows(found, plain).data.training.y.tolist()
+    assert found.describe(rules) == pytest.approx(found.describe(plain), abs=1e-6)
 
 
 def test_a_device_without_labels_or_readings_of_one_channel_describes_the_rest(tmp_path: Path) -> None:

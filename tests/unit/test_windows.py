@@ -1,6 +1,7 @@
 """From readings to windows: the grid, what is measured and what imputed, targets."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from edge_agent.sources.windows import Grid, forecasts, windows
 from edge_agent.sources.windows import resample as on_grid
 from hushfleet.learning.layers import forward
 from hushfleet.wire.layers import Conv1d, GlobalAverage
-from hushfleet.wire.schema import Channel, Schema
+from hushfleet.wire.schema import Channel, Schema, Standardised
 
 EVEN = 1_800_000_000.0
 """A multiple of every rate and step used here."""
@@ -52,6 +53,12 @@ def test_a_reading_holds_for_a_while_and_then_its_value_is_imputed() -> None:
     assert grid.measured.tolist() == [[False, True, True, True, False, False]]
     # Before there was any: the middle of the range.
     assert grid.values.tolist() == [[0.0, 1.0, 1.0, 1.0, 1.0, 1.0]]
+
+
+def test_a_standardised_channel_is_scaled_and_imputed_by_the_mean() -> None:
+    rules = replace(schema(1), channels=(Standardised("c0", "1", 0.0, 10.0, 4.0, 2.0),))
+    grid = resample(rules, [series([1.0], [9.0])], [0.0], EVEN, EVEN + 2)
+    assert grid.values.tolist() == [[0.0, 2.5]]
 
 
 def test_without_readings_everything_is_imputed() -> None:

@@ -23,7 +23,7 @@ from hushfleet.wire.layers import ANY_LAYER
 PAGE = VECTORS.parent.parent / "docs" / "protocol.md"
 GOLDEN = {name: json.loads((VECTORS / f"{name}.json").read_text()) for name in make_vectors.golden()}
 LAYERS = {table.KIND for table in ANY_LAYER.tables}
-PARTS = {"doc", "cert", "firmware", "channel", "metrics", *LAYERS}
+PARTS = {"doc", "cert", "firmware", "channel", "standardised", "metrics", *LAYERS}
 """Tables that stand in others only."""
 FLEET = bytes.fromhex(GOLDEN["documents"]["fleet"])
 FRAMES = [entry for name in ("documents", "setup", "round") for entry in GOLDEN[name]["frames"]]
