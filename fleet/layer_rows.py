@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from hushfleet.configuration import Key, Range
-from hushfleet.errors import ConfigurationError
+from hushfleet.errors import ConfigurationError, MalformedError
 from hushfleet.wire.layers import (
     LARGEST_VALUE_COUNT,
     AvgPool,
@@ -17,6 +17,7 @@ from hushfleet.wire.layers import (
     Layer,
     LayerNorm,
     MaxPool,
+    check_layers,
 )
 
 Activation = Literal["none", "relu", "tanh", "sigmoid"]
@@ -145,10 +146,11 @@ LayerRow = (
 
 
 def layer_list(rows: Sequence[LayerRow]) -> tuple[Layer, ...]:
-    """The layers as the model spec holds them; whether they are a model is for the owner to check.
+    """The layers as the model spec holds them.
 
     Raises:
-        ConfigurationError: a layer along time follows none that gives steps, and does not say how many it takes.
+        ConfigurationError: they are no model, or a layer along time follows none that gives steps, and does not say how
+            many it takes.
     """
     layers: list[Layer] = []
     for number, row in enumerate(rows, start=1):
@@ -163,4 +165,8 @@ def layer_list(rows: Sequence[LayerRow]) -> tuple[Layer, ...]:
                 "layer that gives steps"
             )
         layers.append(row.layer(length, channels))
+    try:
+        check_layers(layers)
+    except MalformedError as error:
+        raise ConfigurationError(str(error)) from None
     return tuple(layers)

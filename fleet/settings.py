@@ -72,13 +72,10 @@ class Model:
     def __post_init__(self) -> None:
         if not self.name.isascii() or not 1 <= len(self.name) <= 64:
             raise ConfigurationError("name must have 1 to 64 ASCII characters")
+        self.layer_list()
 
     def layer_list(self) -> tuple[Layer, ...]:
-        """The layers as the model spec holds them.
-
-        Raises:
-            ConfigurationError: a layer along time follows none that gives steps, and does not say how many it takes.
-        """
+        """The layers as the model spec holds them."""
         return layer_list(self.layers)
 
 

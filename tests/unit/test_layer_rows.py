@@ -59,12 +59,17 @@ def test_a_layer_takes_what_the_one_before_gives(tmp_path: Path) -> None:
     [
         (
             ('{ kind = "conv1d", filters = 2, kernel = 2, act = "none" }',),
-            r"layer 1, conv1d: give it length \(steps\) and channels",
+            r"fleet.toml: model: layer 1, conv1d: give it length \(steps\) and channels",
         ),
         (
             ('{ in = 8, out = 8, act = "none" }', '{ kind = "conv1d", filters = 2, kernel = 2, act = "none" }'),
             "layer 2, conv1d: give it length",
         ),
+        (
+            ('{ kind = "gru", length = 8, channels = 2, units = 4 }', '{ in = 5, out = 2, act = "none" }'),
+            "fleet.toml: model: layer 1 gives 4 numbers but layer 2 takes 5 numbers: make them equal",
+        ),
+        (('{ kind = "maxpool", length = 8, channels = 2, size = 9 }',), "layer 1, maxpool: a window of 9 steps"),
         (('{ kind = "conv2d", in = 1 }',), r"model.layers\[0\].kind: 'conv2d' is unknown; did you mean 'conv1d'"),
         (('{ in = 8, out = 8, act = "none", kernel = 3 }',), r"model.layers\[0\].kernel: unknown key"),
         (('{ kind = "conv1d", in = 8 }',), r"(?s)layers\[0\].in: unknown key.*layers\[0\].filters: missing"),
