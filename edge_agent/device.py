@@ -290,7 +290,7 @@ class Device:
             return []
         if result.round == seen.round and seen.plan != result.plan:
             raise RefusedError("a result of another plan than the one verified")
-        if not describes:
+        if not describes or self.live.knows(result.version, result.version_hash):
             self.live.follow(result, policy)
         if result_hash == seen.result:
             return []
@@ -393,7 +393,7 @@ class Device:
         frame = Frame.from_bytes(data)
         plan = read_message(frame, Plan, self.context.fleet, trust.coordinator_at(now))
         plan_hash = frame.hash(self.context.fleet)
-        if plan.model == trust.hash_of("model") and plan.kind == TRAIN:
+        if plan.model == trust.hash_of("model"):
             self.live.expect(plan)
         if plan.until <= trust.time(now):
             raise RefusedError(f"the plan of round {plan.round} is past")

@@ -8,7 +8,7 @@ from hushfleet.actions import Action, Save, Store
 from hushfleet.errors import MalformedError, RefusedError
 from hushfleet.wire.documents import ModelSpec, Policy
 from hushfleet.wire.framing import B32, U32, Bytes, Frame, Table, read_message
-from hushfleet.wire.round import KEYFRAME_EVERY, PLAIN, ROLLBACK, Delta, Plan, Result, positions
+from hushfleet.wire.round import KEYFRAME_EVERY, PLAIN, ROLLBACK, STATISTICS, Delta, Plan, Result, positions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +49,7 @@ class LiveModel:
         self._target: tuple[int, bytes] | None = None
         self._steps: dict[int, Result] = {}
         self._plain: bool | None = None
+        self._blind = False
         self._delta_length = 0
         self._doubted = False
         data = store.get(RECORD)
@@ -100,6 +101,9 @@ class LiveModel:
 
     def expect(self, plan: Plan) -> None:
         """What a plan, even one that is past, tells about the messages that make its versions; no more than a hint."""
+        if plan.kind == STATISTICS:
+            self._blind = self._plain is None
+            return
         self._plain = plan.codec == PLAIN
         self._delta_length = plan.coords * plan.bits // 8 + 300
 
@@ -115,6 +119,11 @@ class LiveModel:
         if result.version < floor:
             raise RefusedError(f"the result takes the model from version {known} back to {result.version}")
         self._aim(result.version, result.version_hash)
+
+    def knows(self, version: int, version_hash: bytes) -> bool:
+        """Whether a verified result of training made this version."""
+        step = self._steps.get(version)
+        return step is not None and step.version_hash == version_hash
 
     def toward(self, version: int, version_hash: bytes) -> None:
         """Aim at the base of a verified plan.
@@ -143,12 +152,16 @@ class LiveModel:
     def wanted(self, spec: ModelSpec) -> Wanted | None:
         """What is to be fetched next, on the cheapest way to the version aimed at; None if nothing.
 
-        Which way that is nobody knows before a plan was seen; one is always retained.
+        Which way that is nobody knows before a plan was seen; one is always retained. One for statistics does not say,
+        and deltas are the way that there is with every codec.
         """
-        if self._plain is None or self._target is None or self.at(*self._target):
+        known = self._plain is not None or self._blind
+        if not known or self._target is None or self.at(*self._target):
             return None
         version, parameters = self._target[0], spec.parameters()
         chained = not self._doubted and self._leads(self.version, self.hash, version)
+        if self._plain is None:
+            return self._next_delta(spec) if chained else None
         if self._plain:
             # A packed residue of the plain codec takes two bytes where a snapshot takes four.
             if chained and version - self.version <= 2:

@@ -139,7 +139,9 @@ def test_numbers_that_are_not_from_0_to_1_are_not_sent(wrong: float) -> None:
     ("what", "place", "by", "reason"),
     [
         ("out of the range", 0, 5_000, OpeningReason.LANE_RANGE),
-        ("out of the range", 8, -3_000, OpeningReason.LANE_RANGE),
+        # The mean of the first channel, which is no share of anything.
+        ("out of the range", 28, -3_000, OpeningReason.LANE_RANGE),
+        ("out of the range", 29, 5_000, OpeningReason.LANE_RANGE),
         ("shares do not add up", 1, 3, OpeningReason.LANE_RANGE),
         ("padding", 127, 1, OpeningReason.CHECKSUM),
     ],
