@@ -20,7 +20,7 @@ def table(told: dict[str, Any]) -> list[str]:
         f"noise {told['noise']}",
         f"devices by their number of windows: {windows}",
         "",
-        f"{'channel':<16}{'unit':<10}{'devices':>7}{'missing':>9}{'mean':>11}{'sd':>10}{'spread':>10}{'drift':>8}"
+        f"{'channel':<16} {'unit':<10}{'devices':>7}{'missing':>9}{'mean':>12}{'sd':>12}{'spread':>12}{'drift':>8}"
         f"  {'low':>9} {'histogram':<16} high",
     ]
     lines += [_channel(channel) for channel in told["channels"]]
@@ -48,20 +48,20 @@ def schema_lines(told: dict[str, Any]) -> list[str]:
 
 
 def _channel(channel: dict[str, Any]) -> str:
-    columns = (("mean", 11), ("sd", 10), ("spread", 10))
-    numbers = "".join(f"{_number(channel[name]):>{width}}" for name, width in columns)
+    columns = ("mean", "sd", "spread")
+    numbers = "".join(f"{_number(channel[name]):>12}" for name in columns)
     tallest = max(channel["histogram"])
     bars = "".join(
         LEVELS[round(share / tallest * (len(LEVELS) - 1))] if tallest else LEVELS[0] for share in channel["histogram"]
     )
     return (
-        f"{channel['name']:<16}{channel['unit']:<10}{channel['devices']:>7}{channel['missing']:>9.1%}{numbers}"
+        f"{channel['name']:<16} {channel['unit']:<10}{channel['devices']:>7}{channel['missing']:>9.1%}{numbers}"
         f"{_drift(channel['drift']):>8}  {_number(channel['low']):>9} {bars} {_number(channel['high'])}"
     )
 
 
 def _class(name: str, share: float, spread: float) -> str:
-    return f"  {name:<24}{share:>7.1%}{spread:>8.1%}  {'█' * round(share * BAR)}"
+    return f"  {name:<24} {share:>7.1%}{spread:>8.1%}  {'█' * round(share * BAR)}"
 
 
 def _drift(drift: float | None) -> str:
@@ -69,4 +69,4 @@ def _drift(drift: float | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.5g}"
+    return "-" if value is None else f"{value:.4g}"

@@ -21,8 +21,8 @@ from hushfleet.wire.schema import Schema
 TAIL = 1
 """The plan's `tail`: weight and checksum."""
 CLIP = 1.0
-SMALLEST_RANGE = 1 << 16
-"""A number has at least so many steps, however large the fleet."""
+SMALLEST_RANGE = 1 << 24
+"""A number has at least so many steps, however large the fleet: a deviation of a thousandth of a range still shows."""
 
 ROW_CLASSES = (10, 100, 1_000, 10_000)
 """Where one class of numbers of windows ends and the next begins."""
@@ -50,7 +50,7 @@ class Digits:
 
     @property
     def top(self) -> int:
-        """The integer that stands for 1, from 65,535 to 2^30 - 1."""
+        """The integer that stands for 1, from 2^24 - 1 to below 2^36."""
         return int(self.base**self.count) - 1
 
     @property

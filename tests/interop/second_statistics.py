@@ -25,7 +25,7 @@ class Grid:
 
 def grid_for(largest: int) -> Grid:
     base, digits = 32767 // largest + 1, 1
-    while base**digits < 65_536:
+    while base**digits < 2**24:
         digits += 1
     return Grid(base, digits)
 

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from adversary import Adversary, Announced
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from signed_fleet import CHANNELS, LARGEST_SET
 from test_attacks_policy import declines
 from test_rounds import sent
 from witness import Witness
-from world import FleetKeys, RoundSettings, World, make_fleet
+from world import Crash, FleetKeys, RoundSettings, World, make_fleet
 
 from coordinator.encoding import statistics_encoding
 from coordinator.statistics import OPENED, Opened
@@ -50,8 +52,8 @@ def some_numbers(keys: FleetKeys, index: int) -> NDArray[np.float64]:
 
 
 def world_of(keys: FleetKeys, **rounds: Any) -> World:
-    settings: dict[str, Any] = {"collect": 60, "answer": 10, "recover": 30, "total": 4, "statistics_every": 2}
-    world = World(keys, rounds=RoundSettings(**(settings | rounds)))
+    chosen: dict[str, Any] = {"collect": 60, "answer": 10, "recover": 30, "total": 4, "statistics_every": 2}
+    world = World(keys, rounds=RoundSettings(**(chosen | rounds)))
     world.numbers = lambda index, plan: some_numbers(keys, index)
     return world
 
@@ -158,8 +160,8 @@ def test_numbers_out_of_range_are_void_with_the_reason_and_asked_again_after_the
 
 def _shifted(vector: Vector, verified: VerifiedPlan, by: int) -> Vector:
     """With a checksum that fits, as a device that lies makes it."""
-    # Behind windows, labels and two numbers of the first channel, in two digits each: its mean.
-    place = 2 * (5 + 1 + 2 * 16 + 2)
+    # Behind windows, labels and two numbers of the first channel: its mean.
+    place = Digits.of(LARGEST_SET).count * (5 + 1 + 2 * 16 + 2)
     weights = checksum_weights(len(vector.body) + 1, digest("chks", verified.hash))
     vector.body[place] = np.uint16((int(vector.body[place]) + by) % 2**16)
     vector.tail[1] = np.uint64((int(vector.tail[1]) + by * int(weights[place])) % 2**64)
@@ -349,3 +351,25 @@ def test_the_newest_twenty_are_kept() -> None:
     kept = type(conductor.round.statistics)(conductor.context, 1)
     assert kept.newest is not None
     assert kept.newest.round == 24
+
+
+@settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from([0, 1, 5, 6]), st.integers(1, 60), st.sampled_from([None, 0, 1, 4]))
+def test_machines_that_die_anywhere_leave_right_sums_and_describe_themselves_once(
+    machine: int, event: int, left: int | None
+) -> None:
+    keys = fleet()
+    world = World(
+        keys,
+        rounds=RoundSettings(collect=60, answer=10, recover=30, total=2, statistics_every=1),
+        crashes={(machine, event): Crash(left)},
+    )
+    world.numbers = lambda index, plan: some_numbers(keys, index)
+    world.run(lambda world: world.conductor.finished if 0 in world.nodes else False)
+    Witness(world).check()
+    for found in opened(world):
+        (result,) = {result for result in results(world) if result.round == found.round}
+        included = [index for index in PARTICIPANTS if result.includes(index)]
+        exact = np.sum([some_numbers(keys, index) for index in included], axis=0)
+        assert found.devices == len(included)
+        assert np.abs(np.frombuffer(found.sums, "<i8") / TOP - exact).max() < len(included) / TOP

@@ -54,11 +54,11 @@ def shifted(vector: Vector, place: int, by: int) -> Vector:
 
 
 @pytest.mark.parametrize("largest", [1, 2, 31, 100, 128, 129, 1_000, 10_000, 16_383])
-def test_no_sum_of_digits_wraps_and_every_fleet_has_65_536_steps(largest: int) -> None:
+def test_no_sum_of_digits_wraps_and_every_fleet_has_16_million_steps(largest: int) -> None:
     digits = Digits.of(largest)
     assert largest * (digits.base - 1) <= 32_767
-    assert 65_535 <= digits.top < 2**30
-    assert digits.base ** (digits.count - 1) < 65_536
+    assert 2**24 - 1 <= digits.top < 2**36
+    assert digits.base ** (digits.count - 1) < 2**24
     everyone = np.ones(length(SCHEMA))
     assert (
         signed(encoded(everyone, digits, always(255)).body, PLAIN_BITS)[: coordinates(SCHEMA, digits)]
@@ -94,8 +94,8 @@ def test_rounding_is_right_on_average(fraction: float) -> None:
     digits, count = Digits.of(100), 40_000
     numbers = np.full(count, (1000 + fraction) / digits.top)
     exact = numbers[0] * digits.top
-    body = signed(encoded(numbers, digits, seeded(3)).body, PLAIN_BITS)[: 2 * count].reshape(-1, 2)
-    whole = body @ np.array([1, digits.base])
+    body = signed(encoded(numbers, digits, seeded(3)).body, PLAIN_BITS)[: digits.count * count]
+    whole = body.reshape(-1, digits.count) @ digits.base ** np.arange(digits.count)
     assert set(whole.tolist()) <= {math.floor(exact), math.floor(exact) + 1}
     assert abs(whole.mean() - exact) < 6 * 0.5 / math.sqrt(count)
 
@@ -140,10 +140,10 @@ def test_numbers_that_are_not_from_0_to_1_are_not_sent(wrong: float) -> None:
     [
         ("out of the range", 0, 5_000, OpeningReason.LANE_RANGE),
         # The mean of the first channel, which is no share of anything.
-        ("out of the range", 28, -3_000, OpeningReason.LANE_RANGE),
-        ("out of the range", 29, 5_000, OpeningReason.LANE_RANGE),
+        ("out of the range", 42, -3_000, OpeningReason.LANE_RANGE),
+        ("out of the range", 44, 5_000, OpeningReason.LANE_RANGE),
         ("shares do not add up", 1, 3, OpeningReason.LANE_RANGE),
-        ("padding", 127, 1, OpeningReason.CHECKSUM),
+        ("padding", 191, 1, OpeningReason.CHECKSUM),
     ],
 )
 def test_sums_that_break_a_promise_are_not_opened(what: str, place: int, by: int, reason: OpeningReason) -> None:
