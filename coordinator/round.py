@@ -437,7 +437,7 @@ class Round:
             measured.norm,
         )
         if self._settings.evidence:
-            actions.append(Save(SUM_EVIDENCE, pack_opened(opened.residues, self.plan.bits)))
+            actions.append(Save(SUM_EVIDENCE, pack_opened(opened.residues, opened.bits)))
         return [*actions, *self._end(APPLIED, NO_REASON, now, base, delta_hash, metrics, opened.weight / FIXED_POINT)]
 
     def _examine(self, opening: Opening, reason: int, now: float) -> list[Action]:

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from hushfleet.codec import PLAIN_BITS, lanes
+from hushfleet.codec import lanes
 from hushfleet.learning.layers import parameter_count
 from hushfleet.secagg.residues import vector_length
 from hushfleet_demo import outcome as results
@@ -59,7 +59,7 @@ def demo(name: str, report: Path | None, output: Path, keep: Path | None, rounds
         federation = _federate(console, directory, example, rounds)
         seconds = time.monotonic() - began
         outcome, splits = _measure(console, federation, example, seconds)
-        seen = _evidence(federation, outcome.parameters)
+        seen = _evidence(federation)
         finding = example.finding(seen.model, federation.course)
         picture = _draw(federation.course, example, outcome, seen, finding, output)
     finally:
@@ -102,7 +102,7 @@ def _measure(
         dropouts=len(course.dropped),
         recoveries=len(course.recoveries),
         parameters=parameters,
-        bits_per_parameter=8 * vector_length(parameters, PLAIN_BITS, lanes(0)) / parameters,
+        bits_per_parameter=8 * vector_length(*federation.form(), lanes(0)) / parameters,
         accuracy=results.Accuracy(federated, alone, pooled),
         bytes=results.Traffic(
             sum(course.sent[name] for name in measured) / len(measured) / rounds,
@@ -114,11 +114,11 @@ def _measure(
     return outcome, splits
 
 
-def _evidence(federation: Federation, parameters: int) -> results.Seen:
+def _evidence(federation: Federation) -> results.Seen:
     """What the coordinator saw in the last round, by its own command."""
     directory = federation.local.directory / "evidence"
     run("coordinator", "evidence", federation.local.directory / "configuration" / "coordinator.toml", directory)
-    return results.read_evidence(directory, parameters)
+    return results.read_evidence(directory, *federation.form())
 
 
 def _draw(

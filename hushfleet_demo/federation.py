@@ -18,7 +18,7 @@ NO_NEWS = 90.0
 
 _PROFILE = """\
 name = "demo-gateway"
-description = "A gateway on this machine, with chunks so small that an upload can be cut"
+description = "A gateway on this machine, with the smallest chunks"
 memory = 512
 
 [link]
@@ -59,6 +59,7 @@ steps = {steps}
 batch = {batch}
 rate = {rate}
 momentum = {momentum}
+codec = "{codec}"
 evidence = true
 
 [setup]
@@ -72,6 +73,9 @@ vault = "../state/{name}/vault.db"
 profile = "demo-gateway.toml"
 head = "{head}"
 log = "json"
+
+[broker]
+port = {port}
 
 [source]
 path = "../rows/{name}.csv"
@@ -171,7 +175,7 @@ class Course:
 
 
 class Federation:
-    """The fleet of a demo. A demo in which something befalls it overrides `on_coordinator`.
+    """The fleet of a demo. A demo in which something befalls it overrides what begins with `on_`.
 
     Args:
         directory: everything it writes is below it.
@@ -226,7 +230,8 @@ class Federation:
         rows.mkdir(exist_ok=True)
         for part in self.plan.parts:
             task.write_csv(part.rows(), rows / f"{part.name}.csv")
-            local.configure(part.name, _AGENT.format(name=part.name, head=task.head, holdout=part.holdout()))
+            port, holdout = self.port_of(part.name), part.holdout()
+            local.configure(part.name, _AGENT.format(name=part.name, head=task.head, port=port, holdout=holdout))
         local.configure(
             "coordinator",
             _COORDINATOR.format(
@@ -235,9 +240,18 @@ class Federation:
                 batch=task.batch,
                 rate=task.rate,
                 momentum=task.momentum,
+                codec=task.codec,
                 setup=_lines(self.plan.setup),
             ),
         )
+
+    def port_of(self, name: str) -> int:
+        """Where a device finds the broker."""
+        return self.local.port
+
+    def form(self) -> tuple[int, int]:
+        """How many coordinates an upload has, and bits of each."""
+        return self.plan.task.form(sum(part.role != "member" for part in self.plan.parts))
 
     def run(self) -> None:
         """Run every round; ends when the coordinator has, and every judge has scored the last model.
@@ -277,6 +291,8 @@ class Federation:
             match name, event.get("event"):
                 case "coordinator", what:
                     self.on_coordinator(str(what), event)
+                case _, "uploading":
+                    self.on_uploading(name, event["round"])
                 case _, "score" if name in self.course.scores:
                     score = event["accuracy"] if "accuracy" in event else event["error"]
                     self.course.scores[name][event["version"]] = (score, event["rows"])
@@ -298,6 +314,9 @@ class Federation:
                 self.course.rounds.append(event)
                 if event["recovered"]:
                     self.course.recoveries.append(event["round"])
+
+    def on_uploading(self, name: str, number: int) -> None:
+        """A device's upload of this round is about to leave."""
 
     def again(self, name: str) -> None:
         """Start a killed agent again; what its first life sent is in the status it left."""

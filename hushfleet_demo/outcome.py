@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hushfleet.codec import PLAIN_BITS, lanes, unpack_opened
+from hushfleet.codec import lanes, unpack_opened
 from hushfleet.errors import ConfigurationError
-from hushfleet.secagg.residues import Vector, signed
+from hushfleet.secagg.residues import Vector, padded, signed
 from hushfleet_demo.comparison import Split
 
 
@@ -118,22 +118,28 @@ class Seen:
     """What the coordinator saw of the last round.
 
     Attributes:
-        upload, opened: one upload and the opened sum, signed integers, shape (d,).
+        bits: B of the upload.
+        upload, opened: one upload and the opened sum, signed integers, shape (m,).
         model: what they led to, float32, shape (d,).
     """
 
+    bits: int
     upload: NDArray[np.int64] = field(repr=False)
     opened: NDArray[np.int64] = field(repr=False)
     model: NDArray[np.float32] = field(repr=False)
 
 
-def read_evidence(directory: Path, parameters: int) -> Seen:
-    """What `hushfleet coordinator evidence` wrote, of a round of the plain codec."""
+def read_evidence(directory: Path, coords: int, bits: int) -> Seen:
+    """What `hushfleet coordinator evidence` wrote of a round with m = `coords` and `bits` each.
+
+    The sum has a bit more where coordinates had wrapped and were put right.
+    """
     upload, opened, model = ((directory / f"{name}.bin").read_bytes() for name in ("upload", "sum", "model"))
-    vector = Vector.from_bytes(upload, PLAIN_BITS, parameters, lanes(0))
+    vector = Vector.from_bytes(upload, bits, coords, lanes(0))
     return Seen(
-        signed(vector.body, PLAIN_BITS)[:parameters],
-        unpack_opened(opened, PLAIN_BITS, parameters),
+        bits,
+        signed(vector.body, bits)[:coords],
+        unpack_opened(opened, 8 * len(opened) // padded(coords), coords),
         np.frombuffer(model, "<f4"),
     )
 
@@ -193,11 +199,11 @@ def draw(
         (middle, seen.upload, "One upload, as the coordinator got it: noise"),
         (right, seen.opened, "The sum of all, opened: signal"),
     ):
-        side = int(np.sqrt(len(values)))
-        limit = np.abs(values).max() or 1
-        axes.imshow(values[: side * side].reshape(side, side), cmap="RdBu", vmin=-limit, vmax=limit)
-        axes.set(title=title, xlabel=f"residues from {np.min(values)} to {np.max(values)}")
-        axes.set_xticks([])
+        # Under a mask every residue is as likely as any other.
+        half = 1 << (seen.bits - 1)
+        bins = np.linspace(-half, half, min(16, 2 * half) + 1) - 0.5
+        axes.hist(values, bins=bins, color="#5b7c99", edgecolor="white")
+        axes.set(title=title, xlabel=f"residues, from {np.min(values)} to {np.max(values)}")
         axes.set_yticks([])
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
@@ -228,5 +234,9 @@ def table(words: Words, outcome: Outcome, splits: list[Split], finding: Finding 
             f"{traffic.up_per_device_round:,.0f} up, {traffic.down_per_device_round:,.0f} down "
             "(MQTT at the agents' sockets, TLS not counted)",
         ),
-        ("upload", f"{outcome.parameters} parameters, {outcome.bits_per_parameter:.2f} bits each"),
+        (
+            "upload",
+            f"{outcome.parameters} parameters, {outcome.bits_per_parameter:.2f} bits each; all counted, "
+            f"{4 * outcome.parameters / traffic.up_per_device_round:.0f} times fewer bytes than in float32",
+        ),
     ]

@@ -4,13 +4,16 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hushfleet import codec
-from hushfleet.learning.layers import Head, initial_flat
+from hushfleet.encoding.profiles import PROFILES
+from hushfleet.encoding.steps import bits_for
+from hushfleet.encoding.subset import coordinates
+from hushfleet.learning.layers import Head, initial_flat, parameter_count
 from hushfleet.learning.local import LocalResult, evaluate, train
 from hushfleet.wire.layers import Dense
 
@@ -48,7 +51,8 @@ class Task:
         init_seed: 32 bytes, of the models that are trained in memory.
         rounds: how many the demo runs.
         steps, batch, rate, momentum: of the local training of one round.
-        clip: the largest norm of an update; with `largest_survivor_set` it gives the codec's step.
+        clip: the largest norm of an update; with `largest_survivor_set` it gives the plain codec's step.
+        codec: plain, or a profile of the rotated codec.
     """
 
     features: tuple[str, ...]
@@ -62,11 +66,20 @@ class Task:
     momentum: float
     clip: float
     largest_survivor_set: int
+    codec: Literal["plain", "default"] = "plain"
 
     @property
     def step(self) -> float:
         """The plain codec's."""
         return codec.plain_step(self.clip, self.largest_survivor_set)
+
+    def form(self, participants: int) -> tuple[int, int]:
+        """How many coordinates an upload has, and bits of each, where so many take part."""
+        parameters = parameter_count(self.layers)
+        if self.codec == "plain":
+            return parameters, codec.PLAIN_BITS
+        profile = PROFILES[self.codec]
+        return coordinates(parameters, profile.keep), bits_for(participants, profile.spare_bits)
 
     def start(self) -> Flat:
         """Version 0 in memory."""

@@ -13,6 +13,7 @@ from typing import Any
 from hushfleet_demo.comparison import Split
 from hushfleet_demo.federation import Course, Federation, Part, Plan
 from hushfleet_demo.outcome import Words
+from hushfleet_demo.slow_link import SlowLink
 from hushfleet_demo.task import Flat
 from hushfleet_demo.watch_data import Person, load_people
 from hushfleet_demo.watch_splits import own, run_splits, without_federation
@@ -23,6 +24,8 @@ UNSEEN = (3, 10)
 MEMBER_PARTICIPANTS = 3
 DROPPED_AT, DROPPED_FOR = 8, 3
 """The round in which a participant is killed, and for how many rounds it stays away."""
+SLOW = 200.0
+"""Bytes a second that leave it in that round: an upload would take some four seconds."""
 LOST_AT = 20
 """The round in which a member is killed."""
 
@@ -113,35 +116,43 @@ class WatchFederation(Federation):
     ) -> None:
         super().__init__(directory, plan, rounds, changed)
         self._victim, self._lost_member = victim, lost
+        self._line = SlowLink(self.local.port)
         self._under_attack = 0
         self._member_killed = False
+
+    def port_of(self, name: str) -> int:
+        """The victim's line can be cut."""
+        return self._line.port if name == self._victim else super().port_of(name)
+
+    def run(self) -> None:
+        """Run every round; as `Federation.run`."""
+        try:
+            super().run()
+        finally:
+            self._line.close()
+
+    def on_uploading(self, name: str, number: int) -> None:
+        """The victim's line is so slow that only the beginning of the upload has left when it is cut."""
+        if name == self._victim and number >= DROPPED_AT and not self._under_attack:
+            self._under_attack = number
+            self._line.cut()
+            self.local.processes[name].kill()
+            self.course.remarks.append(f"round {number}: {name} killed while its upload was under way")
 
     def on_coordinator(self, what: str, event: dict[str, Any]) -> None:
         """Let the accidents happen when their time has come."""
         super().on_coordinator(what, event)
-        course = self.course
-        match what:
-            case "first-chunk" if event["device"] == self.index[self._victim]:
-                if event["round"] >= DROPPED_AT and not course.dropped and not self._under_attack:
-                    self.local.processes[self._victim].kill()
-                    self._under_attack = event["round"]
-                    course.remarks.append(
-                        f"round {event['round']}: {self._victim} killed while its upload was under way"
-                    )
-            case "accepted" if event["device"] == self.index[self._victim] and event["round"] == self._under_attack:
-                # It was quicker than the kill: this one does not count, and another round will do.
-                self._under_attack = 0
-                course.remarks.append(f"round {event['round']}: its upload had arrived whole after all")
-                self.again(self._victim)
-            case "plan" if event["round"] >= LOST_AT and not self._member_killed:
-                self.local.processes[self._lost_member].kill()
-                self._member_killed = True
-                course.remarks.append(f"round {event['round']}: committee member {self._lost_member} killed")
-            case "round":
-                self._on_round(event["round"], event["recovered"])
+        if what == "plan" and event["round"] >= LOST_AT and not self._member_killed:
+            self.local.processes[self._lost_member].kill()
+            self._member_killed = True
+            self.course.remarks.append(f"round {event['round']}: committee member {self._lost_member} killed")
+        elif what == "round":
+            self._on_round(event["round"], event["recovered"])
 
     def _on_round(self, number: int, recovered: list[int]) -> None:
         course = self.course
+        if number == DROPPED_AT - 1:
+            self._line.rate = SLOW
         if recovered:
             course.remarks.append(f"round {number}: its masks recovered by the other members")
             self.again(self._lost_member)
@@ -149,5 +160,6 @@ class WatchFederation(Federation):
             course.dropped.append(number)
             course.remarks.append(f"round {number}: its upload was incomplete; nothing of it is in the sum")
         if course.dropped and number == course.dropped[0] + DROPPED_FOR:
+            self._line.rate = None
             course.remarks.append(f"round {number}: {self._victim} comes back")
             self.again(self._victim)

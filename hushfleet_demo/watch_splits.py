@@ -1,6 +1,9 @@
 """Federated, alone and pooled on the watch recordings, for any choice of two unseen people; sums in memory."""
 
+import multiprocessing
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -12,17 +15,23 @@ from hushfleet_demo.watch_task import TASK
 
 
 def run_splits(people: Sequence[Person], count: int, each: Callable[[Split], None]) -> list[Split]:
-    """Run the first `count` of all choices of two unseen people; `each` is called after every one."""
-    own_models = own(people)
+    """Run the first `count` of all choices of two unseen people, on every core; `each` is called after every one."""
+    pairs = list(combinations(range(len(people)), 2))[:count]
     splits = []
-    for unseen in list(combinations(people, 2))[:count]:
-        training = [person for person in people if person not in unseen]
-        alone, pooled = without_federation(own_models, training, unseen)
-        model = federated(TASK, {str(person.number): person.rows for person in training}, _name(unseen))
-        split = Split(tuple(str(person.number) for person in unseen), score(model, unseen), alone, pooled)
-        splits.append(split)
-        each(split)
+    # Who starts the demo has threads, which a fork would not survive.
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        for split in pool.map(partial(_run_split, people, own(people)), pairs):
+            splits.append(split)
+            each(split)
     return splits
+
+
+def _run_split(people: Sequence[Person], own_models: dict[int, Flat], pair: tuple[int, int]) -> Split:
+    unseen = [people[index] for index in pair]
+    training = [person for index, person in enumerate(people) if index not in pair]
+    alone, pooled = without_federation(own_models, training, unseen)
+    model = federated(TASK, {str(person.number): person.rows for person in training}, _name(unseen))
+    return Split(tuple(str(person.number) for person in unseen), score(model, unseen), alone, pooled)
 
 
 def own(people: Sequence[Person]) -> dict[int, Flat]:

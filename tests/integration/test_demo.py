@@ -64,8 +64,9 @@ def test_it_trains_through_both_accidents_and_reports_what_it_measured(tmp_path:
     # The killed member may miss the next survivor set, too, and is recovered again.
     assert (found["dropouts"], found["recoveries"] >= 1) == (1, True)
     assert found["accuracy"]["federated_unseen"] > found["accuracy"]["local_unseen"] + 0.05
-    # An upload cannot be smaller than its residues: 16 bits a parameter.
-    assert found["bytes"]["up_per_device_round"] > 2 * found["parameters"]
+    # A tenth of the coordinates, four bits each, eight lanes.
+    assert found["bits_per_parameter"] == pytest.approx(8 * (320 * 4 // 8 + 64) / 2823)
+    assert found["bytes"]["up_per_device_round"] * 8 > found["bits_per_parameter"] * found["parameters"]
     assert (tmp_path / "watch.png").read_bytes().startswith(b"\x89PNG")
     assert processes_below(tmp_path / "kept") == []
 
@@ -84,7 +85,7 @@ def test_four_turbines_expect_the_power_of_a_new_one(tmp_path: Path) -> None:
     assert 0 < found["all_splits"]["pooled"] < found["all_splits"]["federated"] < found["all_splits"]["alone"] < 0.05
     assert (tmp_path / "turbines.png").read_bytes().startswith(b"\x89PNG")
     assert "alarms at R80711" in said
-    model = read_evidence(kept / "evidence", found["parameters"]).model
+    model = read_evidence(kept / "evidence", *turbines.TASK.form(4)).model
     error = turbines.TASK.judge(model, load_turbines()[0].between(*turbines.JUDGED))
     assert found["accuracy"]["federated_unseen"] == pytest.approx(error)
     check_masked_errors(kept / "logs")
