@@ -99,12 +99,41 @@ def status(config: Path, as_json: bool) -> None:
     _say("documents", found.get("documents"))
     under_way = f", round {found['open']} open with {found['uploads']} uploads" if found.get("open") else ""
     _say("round", f"{found.get('round')}{under_way}; model version {found.get('model')}")
+    if found.get("rollback"):
+        _say("rollback", "from version {from} to {version} in round {round}".format(**found["rollback"]))
     _say("outcomes", ", ".join(f"{name} {number}" for name, number in found.get("outcomes", {}).items()) or "none yet")
     _say("set-up", found.get("setup") or "no trouble")
     if newest := found.get("statistics"):
         _say("statistics", f"round {newest['round']}, {newest['devices']} devices; noise {newest['noise']}")
     if found["refusals"]:
         _say("refused", ", ".join(f"{what} {number}" for what, number in found["refusals"].items()))
+
+
+@coordinator.command("roll-back")
+@_config
+@click.argument("version", type=click.IntRange(min=0))
+def roll_back(config: Path, version: int) -> None:
+    """Have the stopped coordinator take the fleet's model back to VERSION at its next start.
+
+    As far as the policy's rollback_versions allow. A round that is open is given up; the next one trains on VERSION.
+    """
+    from coordinator.service import load_bundle, make_conductor
+
+    settings = load(config, CoordinatorSettings)
+    bundle = load_bundle(settings)
+    if not settings.ledger.exists():
+        raise ConfigurationError(f"there is no {settings.ledger}: this coordinator has never run")
+    ledger = Ledger(settings.ledger)
+    try:
+        conductor = make_conductor(settings, bundle, ledger)
+        wish = conductor.round.want_rollback(version)
+        with ledger.transaction():
+            for action in wish:
+                ledger.save(action.key, action.value)
+        newest = conductor.round.version()
+    finally:
+        ledger.close()
+    _say("rollback", f"from version {newest} to {version}, at the next start: hushfleet coordinator run {config}")
 
 
 @coordinator.command()

@@ -243,6 +243,8 @@ class Conductor:
             return []
         self._resumed = True
         actions = self.round.restore()
+        if self.round.plan is not None and self.round.wanted_rollback() is not None:
+            actions += self.round.give_up(now)
         if actions and self.round.plan is None:
             self._after_round(self.round.last, now)
         elif self.round.between():
@@ -265,8 +267,21 @@ class Conductor:
             return 0.0
         return self._resting_since + max(self._settings.pause, self.context.documents().policy.interval)
 
+    def _roll_back(self, version: int, now: float) -> list[Action]:
+        """As the operator wants it; if that cannot be, the next round begins."""
+        before = self.round.last
+        actions = self.round.roll_back(version)
+        if self.round.last == before:
+            return [*actions, *self._begin_round(now)]
+        self._after_round(self.round.last, now)
+        return actions
+
     def _begin_round(self, now: float) -> list[Action]:
-        if self._awaited or self._all_run():
+        if self._awaited:
+            return []
+        if (version := self.round.wanted_rollback()) is not None:
+            return self._roll_back(version, now)
+        if self._all_run():
             return []
         if now < self._rests_until():
             return [Wake(self._rests_until())]

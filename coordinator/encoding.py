@@ -43,7 +43,14 @@ class Encoding:
 
 
 def choose(
-    store: Store, codec: Codec, clip: float, expected: int, policy: Policy, model: ModelSpec, model_hash: bytes
+    store: Store,
+    codec: Codec,
+    clip: float,
+    expected: int,
+    policy: Policy,
+    model: ModelSpec,
+    model_hash: bytes,
+    anew: bool = False,
 ) -> tuple[Encoding, list[Action]]:
     """The encoding of the next plan, and what is to be saved with it.
 
@@ -53,6 +60,7 @@ def choose(
         clip: the plan's clipping norm, above 0.
         expected: uploads that are expected, at least 1.
         policy, model, model_hash: of the newest documents.
+        anew: whether to begin with the first step again.
     """
     from hushfleet.codec import PLAIN_BITS, plain_step
     from hushfleet.encoding.profiles import PROFILES
@@ -68,7 +76,7 @@ def choose(
     first = step = first_step(clip, expected, bits, coords)
     opened = 0
     saved = store.get(STEP)
-    if saved is not None:
+    if saved is not None and not anew:
         record = _Record.from_body(saved)
         if (record.model, record.bits, record.coords, record.clip) == (model_hash, bits, coords, clip):
             step, opened = bounded(record.step, first), record.opened

@@ -2,20 +2,21 @@
 
 The record `model/live` is the newest version. On the broker stand the last deltas, the last two snapshots, those of the
 last two key frames, the last results and all since the key frame: enough for any device to get to the newest version.
+After a rollback also its result and the snapshot of the version gone back to, until they are overtaken.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from coordinator.context import Context
 from coordinator.encoding import server_step
+from coordinator.history import History, Saved
 from hushfleet.actions import RETAINED, Action, Publish, Save, Store, clear, retain
 from hushfleet.mqtt.inbox import publishes
 from hushfleet.mqtt.topics import Parsed
-from hushfleet.wire.documents import ModelSpec
-from hushfleet.wire.framing import B32, U32, Bytes, Frame, Table
-from hushfleet.wire.round import KEYFRAME_EVERY, Delta, Plan, Result
+from hushfleet.wire.documents import ModelSpec, Policy
+from hushfleet.wire.framing import Frame
+from hushfleet.wire.round import KEYFRAME_EVERY, ROLLBACK, Delta, Plan, Result
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,19 +29,10 @@ DELTAS, SNAPSHOTS, RESULTS = 20, 2, 20
 """How many of each stay on the broker."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Record(Table):
-    KIND: ClassVar[str] = "live"
-    spec: B32
-    version: U32
-    hash: B32
-    flat: Bytes
-
-
 def newest_snapshot(store: Store) -> bytes | None:
     """The newest version's snapshot, as a device fetches it; None before the first."""
     saved = store.get(RECORD)
-    return _Record.from_body(saved).flat if saved else None
+    return Saved.from_body(saved).flat if saved else None
 
 
 class Models:
@@ -49,14 +41,26 @@ class Models:
     def __init__(self, context: Context) -> None:
         self._context = context
         saved = context.store.get(RECORD)
-        self._record = _Record.from_body(saved) if saved else None
+        self._record = Saved.from_body(saved) if saved else None
         self._state: NDArray[np.float32] | None = None
+        self.history = History(context.store)
+        results = (self._result(topic) for topic, _ in self._retained("result/"))
+        self._rollbacks = [result for result in results if result.outcome == ROLLBACK]
 
     def current(self, spec: ModelSpec, spec_hash: bytes) -> tuple[int, bytes]:
         """Version and hash of the newest model of this spec; another spec than before starts at version 0."""
         if self._record is None or self._record.spec != spec_hash:
-            self._record, self._state = _Record(spec_hash, 0, spec.zero, b""), None
+            self._record, self._state = Saved(spec_hash, 0, spec.zero, b""), None
         return self._record.version, self._record.hash
+
+    def highest(self) -> int:
+        """The highest version there ever was of the newest model's spec: above the newest while a rollback shows."""
+        newest = self._record.version if self._record else 0
+        return max(newest, *(result.base for result in self._rollbacks), 0)
+
+    def last_rollback(self) -> Result | None:
+        """The newest rollback of which the result is still retained."""
+        return max(self._rollbacks, key=lambda result: result.round, default=None)
 
     def flat(self, spec: ModelSpec) -> "NDArray[np.float32]":
         """The newest flat vector, float32, shape (d,); not to be changed."""
@@ -76,7 +80,7 @@ class Models:
         return self._state
 
     def apply(
-        self, opened: "Opened", plan: Plan, plan_hash: bytes, survivors: list[int], spec: ModelSpec
+        self, opened: "Opened", plan: Plan, plan_hash: bytes, survivors: list[int], spec: ModelSpec, policy: Policy
     ) -> tuple[list[Action], bytes]:
         """Make the next version from an opened sum, as every device will; the actions for it, and the delta's hash.
 
@@ -106,17 +110,35 @@ class Models:
         after = replay(self._whole(spec), delta, survivors, spec.parameters(), plan.clip)
         frame = context.frame(delta)
         self._state = after.state
-        self._record = _Record(record.spec, delta.version, after.hash(), snapshot(after.state))
+        self._record = Saved(record.spec, delta.version, after.hash(), snapshot(after.state))
         actions: list[Action] = [
             Save(RECORD, self._record.to_body()),
+            *self.history.keep(record, self.highest(), policy),
             *self._publish("delta", delta.version, frame.to_bytes()),
         ]
         if after.snapshot:
             actions += self._publish("snapshot", delta.version, after.snapshot)
         return [*actions, *self._clear_old(delta.version)], frame.hash(context.fleet)
 
+    def check_rollback(self, version: int, policy: Policy) -> None:
+        """RefusedError unless the model can go back to that version; the text says to which it can."""
+        assert self._record is not None
+        self.history.check(version, self._record, self.highest(), policy)
+
+    def roll_back(self, version: int) -> list[Action]:
+        """Make an earlier version, which must be one that can be reached, the newest: all that led on from it goes."""
+        assert self._record is not None
+        self._record, actions = self.history.take(version, self._record.spec)
+        self._state = None
+        offered = self.offer_base()
+        left = [topic for topic, at in self._retained("model/") if at.version > version]
+        made = [(topic, self._result(topic)) for topic, _ in self._retained("result/")]
+        left += [topic for topic, result in made if result.makes_version() and result.version > version]
+        cleared = [action for topic in left for action in clear(topic)]
+        return [Save(RECORD, self._record.to_body()), *actions, *offered, *cleared]
+
     def offer_base(self) -> list[Action]:
-        """Before a plan of the plain codec: its base is there as a snapshot, whatever codec made it."""
+        """The newest version is there as a snapshot, whatever codec made it: before a plan of the plain codec."""
         record = self._record
         if record is None or not record.version:
             return []
@@ -135,8 +157,11 @@ class Models:
     def _clear_old(self, version: int) -> list[Action]:
         """Take back what only a device that was away for long would miss; it begins at a snapshot."""
         kept = {"delta": DELTAS, "snapshot": SNAPSHOTS}
+        back = {result.version for result in self._rollbacks if result.base >= version}
         actions: list[Action] = []
         for topic, at in self._retained("model/"):
+            if at.name == "snapshot" and at.version in back:
+                continue
             keyframe = at.name == "snapshot" and not at.version % KEYFRAME_EVERY
             if at.version <= version - (SNAPSHOTS * KEYFRAME_EVERY if keyframe else kept.get(at.name, 0)):
                 actions += clear(topic)
@@ -144,6 +169,7 @@ class Models:
 
     def clear(self) -> list[Action]:
         """Take back every result, delta and snapshot: they lead to no version of another model spec."""
+        self._rollbacks.clear()
         topics = [topic for below in ("model/", "result/") for topic, _ in self._retained(below)]
         return [action for topic in topics for action in clear(topic)]
 
@@ -153,19 +179,25 @@ class Models:
         topic = names.result(result.round)
         actions = retain(Publish(topic, self._context.frame(result).to_bytes()))
         held = sorted((at.round_number, old) for old, at in self._retained("result/"))
-        keyframe = result.version - result.version % KEYFRAME_EVERY
         for _, old in held[: max(0, len(held) + 1 - RESULTS)]:
-            if not self._makes_version_from(old, keyframe):
+            if not self._tells(self._result(old), result.version):
                 actions += clear(old)
+        if result.outcome == ROLLBACK:
+            self._rollbacks.append(result)
         return actions
 
-    def _makes_version_from(self, topic: str, keyframe: int) -> bool:
-        """Whether a retained result leads on from the key frame, or to it."""
+    def _tells(self, result: Result, newest: int) -> bool:
+        """Whether an old result still matters: it leads on from the key frame, or to it, or is a rollback that no
+        version has overtaken: devices that know of a higher one take the newest for a step back without it."""
+        if result.outcome == ROLLBACK:
+            return result.base >= newest
+        return result.makes_version() and result.version >= newest - newest % KEYFRAME_EVERY
+
+    def _result(self, topic: str) -> Result:
+        """A retained result."""
         payload = self._context.store.get(RETAINED + topic)
-        if payload is None:
-            return False
-        result = Result.from_body(Frame.from_bytes(payload).body)
-        return result.makes_version() and result.version >= keyframe
+        assert payload is not None
+        return Result.from_body(Frame.from_bytes(payload).body)
 
     def _retained(self, below: str) -> list[tuple[str, Parsed]]:
         names = self._context.topics

@@ -31,10 +31,12 @@ from hushfleet.wire.round import (
     MEMBERS_MISSING,
     NO_REASON,
     NORM,
+    OPERATOR,
     OUTCOMES,
     PLAIN,
     RESTART,
     RESULT_REASONS,
+    ROLLBACK,
     STATISTICS,
     TOO_FEW,
     TRAIN,
@@ -242,7 +244,11 @@ class Round:
 
     def _training(self, documents: Documents) -> tuple[Encoding, list[Action]]:
         """The encoding of a round of training, and what is to be done with it."""
-        encoding, actions = choose(
+        encoding, actions = self._encoding(documents)
+        return encoding, [*actions, *(self.models.offer_base() if encoding.codec == PLAIN else [])]
+
+    def _encoding(self, documents: Documents, anew: bool = False) -> tuple[Encoding, list[Action]]:
+        return choose(
             self._context.store,
             self._settings.codec,
             self._settings.clip or documents.policy.clip,
@@ -250,8 +256,8 @@ class Round:
             documents.policy,
             documents.model,
             documents.model_hash,
+            anew,
         )
-        return encoding, [*actions, *(self.models.offer_base() if encoding.codec == PLAIN else [])]
 
     def _describing(self, documents: Documents) -> tuple[Encoding, list[Action]]:
         """The same of a statistics round."""
@@ -423,7 +429,7 @@ class Round:
         try:
             opened = self._opening.open(documents.policy, documents.model.parameters())
             actions, delta_hash = self.models.apply(
-                opened, self.plan, self._plan_hash, self._opening.survivors, documents.model
+                opened, self.plan, self._plan_hash, self._opening.survivors, documents.model, documents.policy
             )
         except HushfleetError as error:
             return self._examine(self._opening, int(error.reason) if isinstance(error, OpeningError) else NORM, now)
@@ -454,6 +460,60 @@ class Round:
             return self._examine(opening, int(error.reason), now)
         kept = self.statistics.opened(sums, len(opening.survivors), documents.policy, plan.round, now)
         return [*kept, *self._end(APPLIED, NO_REASON, now)]
+
+    # Back to an earlier version.
+
+    def want_rollback(self, version: int) -> list[Save]:
+        """Remember that the operator wants the model to go back; RefusedError if it cannot, with what it can."""
+        documents = self._context.documents()
+        self.models.current(documents.model, documents.model_hash)
+        self.models.check_rollback(version, documents.policy)
+        return self.models.history.want(version, documents.model_hash)
+
+    def wanted_rollback(self) -> int | None:
+        """The version that the operator wants the model of the newest documents to go back to."""
+        return self.models.history.wanted(self._context.trust.hash_of("model") or b"")
+
+    def give_up(self, now: float) -> list[Action]:
+        """End the round under way without a sum, as the operator wants it."""
+        return self._end(ABORTED, OPERATOR, now)
+
+    def roll_back(self, version: int) -> list[Action]:
+        """Take the model back, by the result of a round of its own that has no plan; or say why not."""
+        documents = self._context.documents()
+        base = self.models.current(documents.model, documents.model_hash)
+        settled = self.models.history.settled()
+        try:
+            self.models.check_rollback(version, documents.policy)
+        except RefusedError as error:
+            return [*settled, Note("rollback-refused", {"version": version, "why": str(error)})]
+        actions = self.models.roll_back(version)
+        # The devices drop their residuals: what sums will be like is as unknown as at the start.
+        encoding, stepped = self._encoding(documents, anew=True)
+        self.last += 1
+        self.outcome = OUTCOMES[ROLLBACK]
+        result = Result(
+            self._context.index,
+            bytes(32),
+            self.last,
+            ROLLBACK,
+            OPERATOR,
+            *base,
+            *self.models.current(documents.model, documents.model_hash),
+            bytes(32),
+            b"",
+            encoding.step,
+            NO_METRICS,
+        )
+        note = Note("rollback", {"round": self.last, "from": base[0], "version": version})
+        return [
+            *settled,
+            *actions,
+            *stepped,
+            Save(LAST, self.last.to_bytes(8, "little")),
+            *self.models.publish_result(result),
+            note,
+        ]
 
     def _end(
         self,

@@ -163,12 +163,14 @@ class Coordinator:
 
     def _describe(self, conductor: Conductor) -> dict[str, object]:
         plan, documents = conductor.round.plan, conductor.context.trust.state(time.time())
+        back = conductor.round.models.last_rollback()
         return {
             "documents": documents,
             "round": conductor.round.last,
             "open": plan.round if plan else None,
             "uploads": conductor.round.accepted(),
             "model": conductor.round.version() if documents == READY else None,
+            "rollback": {"round": back.round, "from": back.base, "version": back.version} if back else None,
             "setup": conductor.setup.trouble or None,
             "outcomes": dict(conductor.outcomes),
             "statistics": conductor.round.statistics.view(),

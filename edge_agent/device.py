@@ -12,7 +12,7 @@ from edge_agent.context import Context
 from edge_agent.dealer import Dealer
 from edge_agent.documents import Documents
 from edge_agent.fetch import REST, Fetcher
-from edge_agent.live_model import LONGEST_CHAIN, RESULTS, LiveModel
+from edge_agent.live_model import LONGEST_CHAIN, RESULTS, BehindError, LiveModel
 from edge_agent.member import LARGEST_SURVIVORS, Member
 from edge_agent.participant import Participant
 from edge_agent.restoration import Restoration
@@ -27,7 +27,7 @@ from hushfleet.trust import READY, STALE, UPGRADE
 from hushfleet.wire.committee import Transcript
 from hushfleet.wire.documents import Policy
 from hushfleet.wire.framing import B32, U32, U64, Frame, Table, read_message
-from hushfleet.wire.round import OUTCOMES, STALE_FLEET, TRAIN, UPGRADE_NEEDED, Plan, Receipt, Result
+from hushfleet.wire.round import OUTCOMES, ROLLBACK, STALE_FLEET, TRAIN, UPGRADE_NEEDED, Plan, Receipt, Result
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,6 +53,7 @@ class Seen(Table):
         result: hash of its verified result; zeros until then.
         epoch: newest epoch that a verified plan named.
         model: hash of the model spec then in force: a result of an older one says nothing about the newest.
+        newest: highest version of that model spec that a verified plan or result ever named.
     """
 
     KIND: ClassVar[str] = "seen"
@@ -62,6 +63,7 @@ class Seen(Table):
     result: B32 = bytes(32)
     epoch: U32 = 0
     model: B32 = bytes(32)
+    newest: U32 = 0
 
     def ended(self) -> bool:
         """Whether the round's result is known."""
@@ -90,9 +92,10 @@ class Device:
         self._plan_frame = self._settled_plan = b""
         self._calls: dict[int, bytes] = {}
         self._results: dict[int, bytes] = {}
+        self._behind: dict[int, bytes] = {}
         self._survivors: tuple[str, bytes] | None = None
         self._transcript: tuple[bytes, Transcript] | None = None
-        self._scored = 0
+        self._scored = b""
         self._results_asked = 0.0
         self._greeted = False
 
@@ -290,12 +293,23 @@ class Device:
             return []
         if result.round == seen.round and seen.plan != result.plan:
             raise RefusedError("a result of another plan than the one verified")
-        if not describes or self.live.knows(result.version, result.version_hash):
-            self.live.follow(result, policy)
+        newest = seen.newest if seen.model == model_hash else 0
+        actions: list[DeviceAction] = []
+        try:
+            if not describes or self.live.knows(result.version, result.version_hash):
+                newest = max(newest, result.base, result.version)
+                actions += self.live.follow(result, policy, newest)
+        except BehindError:
+            if result.round > max(self._behind, default=0):
+                self._behind = {result.round: payload}
+            raise
         if result_hash == seen.result:
-            return []
+            return actions
+        if result.outcome == ROLLBACK:
+            self._results, self._behind = self._behind | self._results, {}
         return [
-            *self._see(Seen(result.round, result.plan, 0, result_hash, seen.epoch, model_hash)),
+            *actions,
+            *self._see(Seen(result.round, result.plan, 0, result_hash, seen.epoch, model_hash, newest)),
             *self.participant.on_result(result),
             *self.member.end_rounds(result.round),
             Ended(result.round, OUTCOMES[result.outcome], result.includes(self.context.index)),
@@ -362,7 +376,8 @@ class Device:
         if trust.coordinator(now) is None or trust.policy is None or trust.model is None:
             return actions
         self.live.use(trust.model, trust.hash_of("model") or b"")
-        for number in sorted(self._results):
+        while self._results:
+            number = min(self._results)
             try:
                 actions += self._on_result(self._results.pop(number), trust.policy, now)
             except HushfleetError as error:
@@ -418,14 +433,16 @@ class Device:
         if plan.round == self.seen.round and self.seen.ended():
             return []
         self.live.use(verified.model, plan.model)
+        newest = self.seen.newest if self.seen.model == plan.model else 0
         if plan.kind == TRAIN:
             self.live.toward(plan.base, plan.base_hash)
+            newest = max(newest, plan.base)
             kind: list[Action] = []
         else:
             self._describes, kind = verified.hash, [Save(DESCRIBES, verified.hash)]
         return [
             *kind,
-            *self._see(Seen(plan.round, verified.hash, plan.until, bytes(32), plan.epoch, plan.model)),
+            *self._see(Seen(plan.round, verified.hash, plan.until, bytes(32), plan.epoch, plan.model, newest)),
             Wake(plan.until + 1),
             *self.dealer.prune(plan.epoch, now),
             *self.member.on_plan(verified),
@@ -488,7 +505,8 @@ class Device:
     def _score(self) -> list[DeviceAction]:
         """Each new live model is scored once on the device's own rows."""
         model = self.context.trust.model
-        if model is None or self.live.version == self._scored:
+        # Version 0 knows nothing, unless a rollback went back to it: then it is put to work like any other.
+        if model is None or self.live.hash == self._scored or not (self.live.version or self._scored):
             return []
-        self._scored = self.live.version
+        self._scored = self.live.hash
         return [Score(self.live.version, self.live.flat(model))]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from hushfleet.actions import Action, Save, Store
+from hushfleet.actions import Action, Erase, Save, Store
 from hushfleet.errors import MalformedError, RefusedError
 from hushfleet.wire.documents import ModelSpec, Policy
 from hushfleet.wire.framing import B32, U32, Bytes, Frame, Table, read_message
@@ -29,6 +29,10 @@ class _Record(Table):
     flat: Bytes
 
 
+class BehindError(RefusedError):
+    """A result that goes back behind the newest model known; the rollback that explains it may still be on its way."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What to fetch next: `delta` or `snapshot` of a version, of at most so many bytes; or the `results` up to it."""
@@ -48,6 +52,8 @@ class LiveModel:
         self._state: NDArray[np.float32] | None = None
         self._target: tuple[int, bytes] | None = None
         self._steps: dict[int, Result] = {}
+        self._rollback: Result | None = None
+        self._left = 0
         self._plain: bool | None = None
         self._blind = False
         self._delta_length = 0
@@ -63,7 +69,7 @@ class LiveModel:
     def use(self, spec: ModelSpec, spec_hash: bytes) -> None:
         """Work with this model spec; another one than before starts at version 0."""
         if self._spec != spec_hash:
-            self._spec, self._target = spec_hash, None
+            self._spec, self._target, self._rollback, self._left = spec_hash, None, None, 0
             self._steps.clear()
             self._begin(spec)
 
@@ -89,8 +95,16 @@ class LiveModel:
         return self._state
 
     def note(self, result: Result) -> None:
-        """Remember the step of a verified result, old or new, as a link of the chain of deltas."""
-        if result.makes_version():
+        """Remember the step of a verified result, old or new, as a link of the chain of deltas; or a rollback.
+
+        A version that a rollback has left is made again: of two results that make it the later round's counts.
+        """
+        if result.outcome == ROLLBACK:
+            self._left = max(self._left, result.base)
+            if self._rollback is None or result.round > self._rollback.round:
+                self._rollback = result
+        known = self._steps.get(result.version)
+        if result.makes_version() and (known is None or result.round > known.round):
             self._steps[result.version] = result
             for version in sorted(self._steps)[:-LONGEST_CHAIN]:
                 del self._steps[version]
@@ -107,23 +121,32 @@ class LiveModel:
         self._plain = plan.codec == PLAIN
         self._delta_length = plan.coords * plan.bits // 8 + 300
 
-    def follow(self, result: Result, policy: Policy) -> None:
-        """Aim at what the newest verified result made.
+    def follow(self, result: Result, policy: Policy, newest: int) -> list[Action]:
+        """Aim at what the newest verified result made; the record of a model that a rollback leaves goes.
+
+        Args:
+            result: the verified result.
+            policy: the newest; it says how far back a rollback may go.
+            newest: the highest version of this model spec that this device has ever known of: rollbacks one after the
+                other go no further back than one.
 
         Raises:
-            RefusedError: it goes back behind the newest model known without saying rollback, or further back than the
-                policy allows.
+            BehindError: it goes back behind the newest model known without saying rollback.
+            RefusedError: a rollback further back than the policy allows.
         """
         known, _ = self._known()
-        floor = known - (policy.rollback_versions if result.outcome == ROLLBACK else 0)
-        if result.version < floor:
-            raise RefusedError(f"the result takes the model from version {known} back to {result.version}")
+        if result.outcome == ROLLBACK:
+            known = max(known, newest, result.base)
+            if result.version < known - policy.rollback_versions:
+                raise RefusedError(f"the rollback takes the model from version {known} back to {result.version}")
+        elif result.version < known:
+            raise BehindError(f"the result takes the model from version {known} back to {result.version}")
         self._aim(result.version, result.version_hash)
+        return [Erase(RECORD)] if self.version > result.version else []
 
     def knows(self, version: int, version_hash: bytes) -> bool:
-        """Whether a verified result of training made this version."""
-        step = self._steps.get(version)
-        return step is not None and step.version_hash == version_hash
+        """Whether a verified result of training made this version, or a rollback went back to it."""
+        return self._hash_of(version) == version_hash
 
     def toward(self, version: int, version_hash: bytes) -> None:
         """Aim at the base of a verified plan.
@@ -155,8 +178,12 @@ class LiveModel:
         Which way that is nobody knows before a plan was seen; one is always retained. One for statistics does not say,
         and deltas are the way that there is with every codec.
         """
-        known = self._plain is not None or self._blind
-        if not known or self._target is None or self.at(*self._target):
+        if self._target is None or self.at(*self._target):
+            return None
+        if self._target == (0, spec.zero):
+            self._begin(spec)
+            return None
+        if self._plain is None and not self._blind:
             return None
         version, parameters = self._target[0], spec.parameters()
         chained = not self._doubted and self._leads(self.version, self.hash, version)
@@ -167,9 +194,9 @@ class LiveModel:
             if chained and version - self.version <= 2:
                 return self._next_delta(spec)
             return Wanted("snapshot", version, 8 * parameters)
-        key = version - version % KEYFRAME_EVERY
-        key_hash = spec.zero if not key else self._steps[key].version_hash if key in self._steps else b""
-        cheaper = self.version >= key or (key - self.version) * self._delta_length <= parameters
+        key, key_hash = self._entry(version, spec)
+        snapshot = 4 * parameters if key % KEYFRAME_EVERY else parameters
+        cheaper = self.version >= key or (key - self.version) * self._delta_length <= snapshot
         if chained and (cheaper or not key_hash):
             return self._next_delta(spec)
         if key and key_hash:
@@ -178,6 +205,24 @@ class LiveModel:
             self._begin(spec)
             return self._next_delta(spec)
         return Wanted(RESULTS, version, 0)
+
+    def _entry(self, version: int, spec: ModelSpec) -> tuple[int, bytes]:
+        """The last version up to this one that nobody needs another for, and its hash, empty if that is not known.
+
+        That is the last key frame, or the version that a rollback went back to, over a key frame: what leads there from
+        the key frame before may be gone.
+        """
+        key, back = version - version % KEYFRAME_EVERY, self._rollback
+        over = self._left - self._left % KEYFRAME_EVERY
+        if back is not None and key < back.version <= version and back.version < over:
+            return back.version, back.version_hash
+        return key, spec.zero if not key else self._hash_of(key)
+
+    def _hash_of(self, version: int) -> bytes:
+        """Hash of a version by the results that are known; empty if none tells."""
+        if self._rollback is not None and self._rollback.version == version:
+            return self._rollback.version_hash
+        return self._steps[version].version_hash if version in self._steps else b""
 
     def _next_delta(self, spec: ModelSpec) -> Wanted:
         return Wanted("delta", self.version + 1, 2 * spec.parameters() + 1024)
@@ -198,11 +243,8 @@ class LiveModel:
 
         if self._target is None:
             return []
-        if version == self._target[0]:
-            expected = self._target[1]
-        elif version in self._steps and version < self._target[0]:
-            expected = self._steps[version].version_hash
-        else:
+        expected = self._target[1] if version == self._target[0] else self._hash_of(version)
+        if version > self._target[0] or not expected:
             return []
         return self._move(version, expected, read_snapshot(data, spec.parameters(), version, expected))
 

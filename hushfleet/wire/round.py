@@ -383,6 +383,8 @@ class Result(Table):
             raise MalformedError("result: the bitmap's last byte is 0")
         if self.moves() and self.outcome not in (APPLIED, ROLLBACK):
             raise MalformedError("result: only an applied round or a rollback changes the model")
+        if self.outcome == ROLLBACK and self.version >= self.base:
+            raise MalformedError("result: a rollback goes back")
         if (self.delta != bytes(32)) != self.makes_version():
             raise MalformedError("result: exactly a round that makes a version has a delta")
 

@@ -449,9 +449,14 @@ def test_a_vault_or_ledger_that_cannot_be_trusted(fleet: Fleet, tmp_path: Path, 
 
 
 def test_a_second_process_on_the_same_vault_or_ledger_is_told_so(fleet: Fleet) -> None:
-    for kind, name in (("agent", "part-1"), ("coordinator", COORDINATOR)):
+    services = (
+        ("agent", "run", "part-1"),
+        ("coordinator", "run", COORDINATOR),
+        ("coordinator", "roll-back", COORDINATOR),
+    )
+    for kind, what, name in services:
         pid = fleet.processes[name].pid
-        done = command(kind, "run", fleet.configuration(name))
+        done = command(kind, what, fleet.configuration(name), *(["1"] if what == "roll-back" else []))
         check_refusal(done, 1, str(fleet.store_path(name)), f"in use by process {pid}", "stop that one first")
 
 

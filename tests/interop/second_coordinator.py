@@ -124,6 +124,7 @@ class SecondCoordinator:
         require(sodium.crypto_scalarmult_base(self._seal) == self.documents.coordinator["seal"], "not our sealing key")
         model = self.documents.named["model"].fields
         self.version = 0
+        self._before: dict[int, Floats] = {}
         self.flat: Floats = version_zero(model["layers"], model["init"])
         require(model_hash(self.flat) == model["zero"], "version 0 has another hash than the model spec says")
         base = prefix(self._fleet)
@@ -465,6 +466,7 @@ class SecondCoordinator:
         """Make the next version; publish its delta and the result."""
         plan, m = current.plan.fields, padded(len(self.flat))
         before, weight = model_hash(self.flat), sums.lanes["weight"]
+        self._before[self.version] = self.flat
         self.flat = next_version(self.flat, sums.body, plan["step"], weight, 1.0)
         self.version += 1
         body = np.concatenate([sums.body, np.zeros(m - len(sums.body), np.int64)])
@@ -524,6 +526,30 @@ class SecondCoordinator:
                 "metrics": metrics,
             },
         )
+
+    def roll_back(self, number: int, version: int) -> None:
+        """Take the model back by the result of a round without a plan; its snapshot is there before."""
+        before, self.flat = (self.version, model_hash(self.flat)), self._before[version]
+        self.version = version
+        chunks = chunked(self.flat.astype("<f4").tobytes(), self._fleet, self._chunk)
+        self._post.publish_chunks(f"model/{version}/snapshot", chunks, retain=True)
+        fields = {
+            "plan": bytes(32),
+            "round": number,
+            "outcome": 3,
+            "reason": 6,
+            "base": before[0],
+            "base_hash": before[1],
+            "version": version,
+            "version_hash": model_hash(self.flat),
+            "delta": bytes(32),
+            "included": b"",
+            "step": 1.0,
+            "metrics": dict.fromkeys(("examples", "evaluated", "correct"), 0)
+            | dict.fromkeys(("training_loss", "evaluation_loss", "norm"), 0.0),
+        }
+        result = make("result", self._fleet, fields, self.bundle.identity)
+        self._post.publish(f"result/{number}", result.raw, retain=True)
 
     def _end(self, current: Round, fields: Fields) -> None:
         fields = {

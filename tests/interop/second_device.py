@@ -101,7 +101,7 @@ class SecondDevice:
         self._vault_secret = secrets.token_bytes(32)
         self.plan: Frame | None = None
         self.newest_round: int | None = None
-        self.version = 0
+        self.version = self._highest = self._back = 0
         self.flat: Floats | None = None
         self._upload: list[bytes] = []
         self._upload_hash = b""
@@ -198,16 +198,41 @@ class SecondDevice:
             require(model_hash(flat) == model["zero"], "version 0 has another hash than the model spec says")
             self.flat = flat
             self._say({"event": "version", "version": 0, "hash": model_hash(flat).hex()})
+        results = []
         for topic, payload in list(self._post.seen.items()):
-            if not topic.startswith("result/"):
-                continue
-            result = self._documents.from_coordinator(payload, "result").fields
-            require(topic == f"result/{result['round']}", "a result under another round's topic")
+            if topic.startswith("result/"):
+                result = self._documents.from_coordinator(payload, "result").fields
+                require(topic == f"result/{result['round']}", "a result under another round's topic")
+                results.append(result)
+        back = max((result for result in results if result["outcome"] == 3), key=lambda r: r["round"], default=None)
+        if back is not None and back["round"] > self._back:
+            self._go_back(back)
+            return
+        for result in sorted(results, key=lambda result: result["round"]):
             self.newest_round = max(self.newest_round or 0, result["round"])
+            if back is not None and result["round"] < back["round"] and result["version"] > back["version"]:
+                # It leads to a version that was left.
+                continue
             if result["outcome"] == 0 and self._by_snapshot and result["version"] > self.version:
                 self._jump(result)
             elif result["outcome"] == 0 and result["base"] == self.version < result["version"]:
                 self._replay(result)
+
+    def _go_back(self, result: Fields) -> None:
+        """Follow a rollback, if it is within the policy's bound of the highest version ever known."""
+        assert self.flat is not None
+        self._highest = max(self._highest, self.version, result["base"])
+        allowed = self._documents.named["policy"].fields["rollback_versions"]
+        require(self._highest - allowed <= result["version"] < result["base"], "a rollback that the policy forbids")
+        if self.version > result["version"]:
+            payload = self._post.whole(f"model/{result['version']}/snapshot", 4 * len(self.flat))
+            if payload is None:
+                return
+            flat = np.frombuffer(payload, "<f4").astype(np.float32)
+            require(model_hash(flat) == result["version_hash"], "the snapshot has another model hash")
+            self.flat, self.version = flat, result["version"]
+        self._back, self.newest_round = result["round"], max(self.newest_round or 0, result["round"])
+        self._say({"event": "back", "version": self.version, "hash": model_hash(self.flat).hex()})
 
     def _jump(self, result: Fields) -> None:
         assert self.flat is not None

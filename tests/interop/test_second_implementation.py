@@ -53,6 +53,7 @@ from second_wire import (
 
 from hushfleet.errors import MalformedError
 from hushfleet.wire import canonical, framing
+from hushfleet_demo.local_fleet import run
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 STEP = 40.0
@@ -141,7 +142,7 @@ def no_refusals(site: Site, name: str) -> bool:
 
 @pytest.mark.integration
 def test_second_device_takes_part_over_two_epochs(tmp_path: Path) -> None:
-    rules = "committee_min = 4\nrecoveries = 1\nlargest_weight = 3.0\nepoch_rounds = 4\n"
+    rules = "committee_min = 4\nrecoveries = 1\nlargest_weight = 3.0\nepoch_rounds = 4\nrollback_versions = 2\n"
     agents = ("m1", "m2", "b1", "p1", "p2", "p3", "p4")
     site = Site(tmp_path, rules, members=("m1", "m2"), both=("b1", "second"), participants=agents[3:])
     with site:
@@ -181,6 +182,14 @@ def test_second_device_takes_part_over_two_epochs(tmp_path: Path) -> None:
             try:
                 reached = journal.wait(is_event(name, what, version=6), STEP, f"version 6 by {name}")
                 assert reached["hash"] == newest["hash"]
+                if not by_snapshot:
+                    continue
+                # The operator takes the model back: whoever has the newest one goes back, and so do the agents.
+                run("coordinator", "roll-back", tmp_path / "configuration" / "coordinator.toml", "4")
+                site.local.start_coordinator()
+                back = journal.wait(is_event(name, "back", version=4), STEP, f"back to version 4 by {name}")
+                assert back["hash"] == journal.of("second", "version")[4]["hash"]
+                journal.wait(is_event("p1", "round", round=7, outcome="rollback"), STEP, "the rollback at an agent")
             finally:
                 again.stop()
         ready = journal.of("coordinator", "epoch-ready")
@@ -322,7 +331,7 @@ def test_complaints_are_judged_alike(tmp_path: Path, lie: type[SecondMember]) ->
 
 @pytest.mark.integration
 def test_second_coordinator_runs_the_projects_agents(tmp_path: Path) -> None:
-    rules = "committee_min = 4\nrecoveries = 1\nshards = 2\nepoch_rounds = 8\n"
+    rules = "committee_min = 4\nrecoveries = 1\nshards = 2\nepoch_rounds = 9\nrollback_versions = 2\n"
     agents = ("m1", "m2", "b1", "b2", "p1", "p2", "p3", "p4")
     site = Site(tmp_path, rules, members=("m1", "absent", "m2"), both=("b1", "b2"), participants=agents[4:])
     with site:
@@ -332,7 +341,7 @@ def test_second_coordinator_runs_the_projects_agents(tmp_path: Path) -> None:
         coordinator = SecondCoordinator(site.bundle("coordinator"), documents, site.local.port, journal)
         try:
             # One candidate does not get ready: the list leaves it out, though every card holds a key for it.
-            committee = coordinator.set_up(epoch=1, first=1, rounds=8, seconds=STEP, without=(index["absent"],))
+            committee = coordinator.set_up(epoch=1, first=1, rounds=9, seconds=STEP, without=(index["absent"],))
 
             # A chunk is lost on the way; a member that has answered is audited.
             current = coordinator.announce(committee, 1)
@@ -385,6 +394,16 @@ def test_second_coordinator_runs_the_projects_agents(tmp_path: Path) -> None:
             coordinator.apply(current, coordinator.open(current, current.mask_sums))
             for name in (*agents, "newcomer"):
                 journal.wait(is_event(name, "round", round=6, outcome="applied"), STEP, f"version 4 at {name}")
+
+            # Back from version 4 to 2: the next round trains on it. Back to 1 would be further than the policy allows.
+            coordinator.roll_back(7, 2)
+            current = coordinator.announce(committee, 8)
+            coordinator.until(lambda: len(current.accepted) == 7, STEP, "seven uploads")
+            coordinator.abort(current)
+            coordinator.roll_back(9, 1)
+            for name in (*agents, "newcomer"):
+                refused = is_event(name, "refused", why="the rollback takes the model from version 4 back to 1")
+                journal.wait(refused, STEP, f"{name} stays")
         finally:
             coordinator.close()
 

@@ -31,7 +31,7 @@ from hushfleet.mqtt.chunks import HEADER_MARK
 from hushfleet.mqtt.topics import Parsed
 from hushfleet.secagg.residues import Vector, add_into
 from hushfleet.secagg.sealing import unseal
-from hushfleet.wire.documents import ModelSpec
+from hushfleet.wire.documents import ModelSpec, Policy
 from hushfleet.wire.framing import Frame, indices, read
 from hushfleet.wire.round import ACCEPTED, Header, MaskSum, Plan, Receipt, Survivors
 
@@ -51,6 +51,7 @@ class Guard:
         self._helped: dict[tuple[int, int], set[int]] = defaultdict(set)
         self._uploads: dict[int, int] = {}
         self._seen: dict[int, int] = defaultdict(int)
+        self._newest: dict[int, int] = defaultdict(int)
         self._changed: dict[int, set[str]] = {}
         self._trace = sha256()
         world.committed, world.leaves = self._committed, self._leaves
@@ -61,7 +62,7 @@ class Guard:
 
     def put_back(self, index: int) -> None:
         """A device's records are an earlier copy: what it knows begins there."""
-        self._seen[index] = 0
+        self._seen[index] = self._newest[index] = 0
         saved = self.world.records[index].get(UPLOAD)
         if saved is not None:
             self._uploads[index] = Upload.from_body(saved).round
@@ -81,10 +82,18 @@ class Guard:
             self._check_upload(index, actions)
         if index and any(key in (SEEN, ANSWER) or key.startswith(("sheet/", "setup/")) for key in keys):
             self._check_erasure(index)
-        if index and RECORD in keys:
+        if index and RECORD in self.world.records[index].data and RECORD in keys:
             live = _LiveRecord.from_body(self.world.records[index].data[RECORD])
             self.witness.see_model(index, live.version, live.hash)
+            self._check_way_back(index, live.version)
             self._judge()
+
+    def _check_way_back(self, index: int, version: int) -> None:
+        """Nobody's model goes further back from the highest it ever was than the policy allows."""
+        self._newest[index] = max(self._newest[index], version)
+        allowed = read(self.world.keys.documents["policy"], Policy).rollback_versions
+        newest = self._newest[index]
+        assert version >= newest - allowed, f"device {index} goes back from {newest} to {version}"
 
     def _coordinator_committed(self, keys: set[str]) -> None:
         records = self.world.records[0]

@@ -18,9 +18,9 @@ from edge_agent.device import Device
 from hushfleet.learning.layers import initial_flat
 from hushfleet.learning.server import model_hash
 from hushfleet.mqtt.topics import Parsed, Topics
-from hushfleet.wire.documents import ModelSpec
+from hushfleet.wire.documents import ModelSpec, Policy
 from hushfleet.wire.framing import Frame, read
-from hushfleet.wire.round import ACCEPTED, APPLIED, STATISTICS, VOID, Header, Plan, Receipt, Result
+from hushfleet.wire.round import ACCEPTED, APPLIED, ROLLBACK, STATISTICS, VOID, Header, Plan, Receipt, Result
 
 GRACE = 30.0
 """Seconds by which a round may end after its plan's last moment: downtimes and ticks."""
@@ -51,7 +51,8 @@ class Witness:
 
     Attributes:
         plans, results: by round.
-        versions: hash of every model version there was.
+        versions: hash of every model version that led to the newest.
+        left: version and hash of those that a rollback has left.
         wrong: what must not have happened, by sort.
         excused: until when the coordinator was down or had no right clock, disk or broker: its rounds may be late.
         accepted: by round, the participants that were told so.
@@ -69,6 +70,8 @@ class Witness:
         model = read(world.keys.documents["model"], ModelSpec)
         self._flat, self._version = initial_flat(model.layers, model.init), 0
         self.versions: dict[int, bytes] = {0: model_hash(self._flat)}
+        self.left: set[tuple[int, bytes]] = set()
+        self._flats, self._highest = {0: self._flat}, 0
         self._said: dict[tuple[object, ...], bytes] = {}
         self._sent_by: dict[int, set[int]] = defaultdict(set)
         self.accepted: dict[int, set[int]] = defaultdict(set)
@@ -100,7 +103,7 @@ class Witness:
 
     def see_model(self, index: int, version: int, version_hash: bytes) -> None:
         """Judge the model that a device takes for the newest."""
-        if self.versions.get(version) != version_hash:
+        if self.versions.get(version) != version_hash and (version, version_hash) not in self.left:
             self.wrong[SUMS].append(f"device {index} has another model {version}")
 
     # Messages.
@@ -165,10 +168,29 @@ class Witness:
                 self.wrong[SUMS].append(f"the statistics of round {number} moved the model")
         elif result.outcome == APPLIED:
             self._see_sum(result)
+        elif result.outcome == ROLLBACK:
+            self._see_rollback(result)
         elif result.included:
             self.wrong[SUMS].append(f"round {number} names survivors without a sum")
         elif result.outcome == VOID and not self._may_be_void(number):
             self.wrong[SUMS].append(f"round {number} is void, but nobody lied")
+
+    def _see_rollback(self, result: Result) -> None:
+        """The model went back: to a version that led to the newest, as far as the policy allows, without a sum."""
+        version, allowed = result.version, read(self.world.keys.documents["policy"], Policy).rollback_versions
+        if not self._highest - allowed <= version < self._version or result.included:
+            self.wrong[SUMS].append(f"round {result.round} goes back from {self._version} to {version}")
+            return
+        if result.version_hash != self.versions[version]:
+            self.wrong[SUMS].append(f"round {result.round} goes back to another model {version}")
+            return
+        for number in range(version + 1, self._version + 1):
+            self.left.add((number, self.versions.pop(number)))
+        self._flat, self._version = self._flats[version], version
+        # What a version is called by may be said of another one now.
+        gone = [subject for subject in self._said if subject[0] == "model" and int(str(subject[4])) > version]
+        for subject in gone:
+            del self._said[subject]
 
     def _may_be_void(self, number: int) -> bool:
         """Whether somebody spoilt the round's sum."""
@@ -184,11 +206,13 @@ class Witness:
             flat = self._flat + (update / len(included)).astype(np.float32)
             if model_hash(flat) == result.version_hash and result.version == self._version + 1:
                 self._flat, self._version = flat, result.version
-                self.versions[result.version] = result.version_hash
+                self.versions[result.version], self._flats[result.version] = result.version_hash, flat
+                self._highest = max(self._highest, result.version)
                 return
         self.wrong[SUMS].append(f"round {number}: a wrong sum was applied")
         # Whatever it was, what follows is judged by it: one wrong sum is told once.
         self._version, self.versions[result.version] = result.version, result.version_hash
+        self._flats[result.version], self._highest = self._flat, max(self._highest, result.version)
 
     def _see_included(self, result: Result) -> list[int]:
         """A sum was opened: of two uploads at least, each of which was sent and none forgotten."""

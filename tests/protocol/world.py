@@ -235,6 +235,13 @@ class World:
         if index in self._cut:
             self._cut[index] = []
 
+    def roll_back(self, version: int) -> None:
+        """Stop the coordinator, say that the model is to go back, and start it again, as an operator does."""
+        self.crash(0, keep_session=True)
+        for action in self._make_conductor().round.want_rollback(version):
+            self.records[0].data[action.key] = action.value
+        self.start(0)
+
     def clock(self, index: int) -> float:
         """What a machine takes the time to be."""
         return self.now + self.skew[index]

@@ -45,8 +45,10 @@ from hushfleet.wire.round import (
     CLOSED,
     MISSING,
     NONE,
+    OPERATOR,
     PLAIN,
     REFUSED,
+    ROLLBACK,
     TOO_FEW,
     TRAIN,
     Ack,
@@ -105,6 +107,7 @@ class Round:
     result: Frame
     aborted: Frame
     described: Frame
+    rollback: Frame
     receipts: dict[str, Frame]
     decline: Frame
     sealed_decline: bytes
@@ -207,6 +210,15 @@ def played() -> Round:
         metrics=Metrics(0, 0.0, 0, 0.0, 0, 0.0),
     )
     described = replace(aborted, outcome=APPLIED, reason=0, included=result.included)
+    rollback = replace(
+        aborted,
+        plan=bytes(32),
+        round=ROUND + 1,
+        outcome=ROLLBACK,
+        reason=OPERATOR,
+        base=result.version,
+        base_hash=result.version_hash,
+    )
     upload_hash = uploads[9].claim.upload
     receipts = {
         "accepted": Receipt(COORDINATOR_INDEX, ROUND, upload_hash, ACCEPTED, NONE, b""),
@@ -246,6 +258,7 @@ def played() -> Round:
         result=owned.frame(COORDINATOR_INDEX, result),
         aborted=owned.frame(COORDINATOR_INDEX, aborted),
         described=owned.frame(COORDINATOR_INDEX, described),
+        rollback=owned.frame(COORDINATOR_INDEX, rollback),
         receipts={name: owned.frame(COORDINATOR_INDEX, receipt) for name, receipt in receipts.items()},
         decline=decline,
         sealed_decline=seal(decline.to_bytes(), seal_to, fixed("decline")),

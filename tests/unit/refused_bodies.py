@@ -422,6 +422,8 @@ def _wrong_round() -> Iterator[tuple[str, str, bytes]]:
         ("result", "applied with a delta, yet the model stayed", unmoved),
         ("result", "aborted with a delta", unmoved | {"outcome": 1}),
         ("result", "aborted, yet the model moved", {"outcome": 1, "delta": bytes(32)}),
+        ("result", "a rollback that goes forward", {"outcome": 3, "delta": bytes(32)}),
+        ("result", "a rollback to where it was", unmoved | {"outcome": 3, "delta": bytes(32)}),
         ("delta", "1 bit", {"bits": 1}),
         ("delta", "17 bits", {"bits": 17}),
         ("delta", "a step of 0", {"step": 0.0}),
