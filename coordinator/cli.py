@@ -3,6 +3,7 @@
 import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,9 @@ from hushfleet import BUILD_TIME
 from hushfleet.configuration import load
 from hushfleet.errors import ConfigurationError
 from hushfleet.journal import Journal
+
+if TYPE_CHECKING:
+    from hushfleet.learning.layers import Head
 
 _config = click.argument("config", type=click.Path(path_type=Path))
 
@@ -191,6 +195,57 @@ def evidence(config: Path, directory: Path) -> None:
             raise ConfigurationError("no evidence was kept; set evidence = true under [rounds] and run a round")
         (directory / name).write_bytes(content)
         click.echo(f"{directory / name}: {len(content)} bytes")
+
+
+@coordinator.command()
+@_config
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--head",
+    type=click.Choice(["softmax", "mean_squared"]),
+    default="softmax",
+    show_default=True,
+    help="What stands on the last layer.",
+)
+@click.option(
+    "--rows",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A CSV file of rows as devices train on: to measure every file, and to find the ranges of int8.",
+)
+@click.option("--label", help="The column that should come out; without it, a row should come out as it is.")
+def export(config: Path, directory: Path, head: "Head", path: Path | None, label: str | None) -> None:
+    """Write the stopped coordinator's newest model into DIRECTORY: plain numpy, .tflite in float and int8, ONNX."""
+    from coordinator.export import FinishedModel
+    from coordinator.export import export as write
+    from coordinator.models import Models
+    from coordinator.rows import read_rows
+    from coordinator.service import load_bundle, make_conductor
+
+    settings = load(config, CoordinatorSettings)
+    bundle, ledger = load_bundle(settings), Ledger(settings.ledger)
+    try:
+        context = make_conductor(settings, bundle, ledger).context
+        spec, spec_hash = context.trust.model, context.trust.hash_of("model")
+        version = 0
+        if spec is not None and spec_hash is not None:
+            models = Models(context)
+            version, _ = models.current(spec, spec_hash)
+        if spec is None or not version:
+            raise ConfigurationError("there is no model yet: no round of the model spec in force was applied")
+        model = FinishedModel(version, spec.layers, models.flat(spec).copy(), head)
+    finally:
+        ledger.close()
+    outputs = spec.layers[-1].outputs
+    rows = read_rows(path, label, head, spec.layers[0].inputs, outputs) if path else None
+    _say("model", f"version {version}, {len(model.flat)} parameters")
+    measure = "accuracy" if head == "softmax" else "mean absolute error"
+    for one in write(model, rows, directory):
+        measured = "" if one.measured is None else f", {measure} {one.measured:.4f}"
+        click.echo(
+            f"{one.name:<20}" + (f"not written: {one.trouble}" if one.trouble else f"{one.bytes} bytes{measured}")
+        )
+    click.echo(f"written to {directory}; model.json tells of every file")
 
 
 @coordinator.command("verify-blame")

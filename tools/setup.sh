@@ -39,9 +39,9 @@ if [ "$wanted" != "$(cat .setup/venv 2>/dev/null)" ]; then
     echo "set-up: installing the project into .venv"
     mkdir -p .setup
     install=(.venv/bin/python -m pip install -q --no-input --disable-pip-version-check -e)
-    # LiteRT has no wheels for some machines.
-    "${install[@]}" '.[dev,tflite]' </dev/null 2>.setup/tflite.log || {
-        echo "set-up: without LiteRT, whose tests are skipped (.setup/tflite.log)"
+    # LiteRT and what quantizes for it have no wheels for some machines.
+    "${install[@]}" '.[dev,export]' </dev/null 2>.setup/export.log || {
+        echo "set-up: without LiteRT and export, whose tests are skipped (.setup/export.log)"
         "${install[@]}" '.[dev]' </dev/null
     }
     echo "$wanted" >.setup/venv

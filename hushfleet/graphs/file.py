@@ -72,16 +72,15 @@ class GraphFile:
             "SignatureDef",
             Inputs=self._names(inputs),
             Outputs=self._names(outputs),
-            SignatureKey=self._builder.CreateString(name),
+            SignatureKey=self.text(name),
             SubgraphIndex=len(self._graphs),
         )
         self._graphs.append(graph)
         self._signatures.append(signature)
 
     def _names(self, tensors: dict[str, Tensor]) -> int:
-        text = self._builder.CreateString
         return self.tables(
-            [self.table("TensorMap", Name=text(name), TensorIndex=one.index) for name, one in tensors.items()]
+            [self.table("TensorMap", Name=self.text(name), TensorIndex=one.index) for name, one in tensors.items()]
         )
 
     def code(self, name: str) -> int:
@@ -110,6 +109,10 @@ class GraphFile:
         for name, value in fields.items():
             getattr(self.schema, f"{kind}Add{name}")(self._builder, value)
         return int(getattr(self.schema, f"{kind}End")(self._builder))
+
+    def text(self, text: str) -> int:
+        """A string."""
+        return int(self._builder.CreateString(text))
 
     def numbers(self, values: Sequence[int]) -> int:
         """A vector of int32."""
@@ -156,8 +159,8 @@ class Graph:
 
     def _tensor(self, shape: Sequence[int], dtype: str = "float32", buffer: int = 0) -> Tensor:
         file = self._file
-        place = file.numbers(shape)
-        self._tensors.append(file.table("Tensor", Shape=place, Type=_TYPES[dtype], Buffer=buffer))
+        place, name = file.numbers(shape), file.text(str(len(self._tensors)))
+        self._tensors.append(file.table("Tensor", Shape=place, Type=_TYPES[dtype], Buffer=buffer, Name=name))
         return Tensor(len(self._tensors) - 1, tuple(int(length) for length in shape))
 
     def apply(

@@ -14,9 +14,9 @@ Parts = Sequence[Tensor]
 Back = Callable[[Tensor, bool], tuple[Tensor | None, list[Tensor]]]
 """From the slope over a layer's output: that over its input, if it is wanted, and those over its parameters."""
 
-_VALID = 1
+VALID = 1
 """Of paddings, the one that pads nothing."""
-_ACTIVATIONS = {"relu": "RELU", "tanh": "TANH", "sigmoid": "LOGISTIC"}
+ACTIVATIONS = {"relu": "RELU", "tanh": "TANH", "sigmoid": "LOGISTIC"}
 
 
 def layer_in(graph: Graph, layer: Layer, x: Tensor, parts: Parts) -> tuple[Tensor, Back]:
@@ -74,7 +74,7 @@ def _activated(graph: Graph, act: str, x: Tensor) -> tuple[Tensor, Callable[[Ten
     """An activation, and from the slope over its output that over its input."""
     if act == "none":
         return x, lambda slope: slope
-    out = graph.unary(_ACTIVATIONS[act], x)
+    out = graph.unary(ACTIVATIONS[act], x)
 
     def back(slope: Tensor) -> Tensor:
         if act == "relu":
@@ -143,7 +143,7 @@ def _depthwise_conv1d(graph: Graph, layer: DepthwiseConv1d, x: Tensor, parts: Pa
 def _avgpool(graph: Graph, layer: AvgPool, x: Tensor) -> tuple[Tensor, Back]:
     rows, (steps, channels), size = x.shape[0], layer.sequence_out, layer.size
     wide = graph.reshape(x, (rows, 1, layer.length, channels))
-    sides = {"Padding": _VALID, "StrideW": size, "StrideH": 1, "FilterWidth": size, "FilterHeight": 1}
+    sides = {"Padding": VALID, "StrideW": size, "StrideH": 1, "FilterWidth": size, "FilterHeight": 1}
     out = graph.apply("AVERAGE_POOL_2D", [wide], [(rows, 1, steps, channels)], "Pool2DOptions", **sides)[0]
 
     def back(slope: Tensor, wanted: bool) -> tuple[Tensor | None, list[Tensor]]:
@@ -197,11 +197,7 @@ def _global_average(graph: Graph, layer: GlobalAverage, x: Tensor) -> tuple[Tens
 def _layer_norm(graph: Graph, layer: LayerNorm, x: Tensor, parts: Parts) -> tuple[Tensor, Back]:
     gains, biases = parts
     rows, steps, channels = x.shape
-    x = graph.reshape(x, (rows * steps, channels))
-    centred = graph.binary("SUB", x, graph.reduce("MEAN", x, [1], keep=True))
-    variance = graph.reduce("MEAN", graph.unary("SQUARE", centred), [1], keep=True)
-    scale = graph.unary("RSQRT", graph.binary("ADD", variance, SMALLEST_VARIANCE))
-    normal = graph.binary("MUL", centred, scale)
+    normal, scale = normalized(graph, graph.reshape(x, (rows * steps, channels)))
     moved = graph.binary("ADD", graph.binary("MUL", normal, gains), biases)
     out, activation_back = _activated(graph, layer.act, moved)
 
@@ -217,6 +213,15 @@ def _layer_norm(graph: Graph, layer: LayerNorm, x: Tensor, parts: Parts) -> tupl
         return graph.reshape(slope, (rows, steps, channels)), own
 
     return graph.reshape(out, (rows, steps, channels)), back
+
+
+def normalized(graph: Graph, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The last axis brought to mean 0 and variance 1, and what its distance from the mean was multiplied with."""
+    last = [len(x.shape) - 1]
+    centred = graph.binary("SUB", x, graph.reduce("MEAN", x, last, keep=True))
+    variance = graph.reduce("MEAN", graph.unary("SQUARE", centred), last, keep=True)
+    scale = graph.unary("RSQRT", graph.binary("ADD", variance, SMALLEST_VARIANCE))
+    return graph.binary("MUL", centred, scale), scale
 
 
 def _fitted(graph: Graph, x: Tensor, length: int) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hushfleet.errors import ConfigurationError
@@ -89,6 +90,22 @@ def test_four_turbines_expect_the_power_of_a_new_one(tmp_path: Path) -> None:
     error = turbines.TASK.judge(model, load_turbines()[0].between(*turbines.JUDGED))
     assert found["accuracy"]["federated_unseen"] == pytest.approx(error)
     check_masked_errors(kept / "logs")
+    check_export(kept / "configuration" / "coordinator.toml", tmp_path / "exported", model)
+
+
+def check_export(coordinator: Path, directory: Path, model: Any) -> None:
+    """The newest model comes out of the ledger as it was opened, and measured."""
+    width = turbines.TASK.layers[0].inputs
+    rows = directory.with_suffix(".csv")
+    rows.write_text("\n".join([",".join([*(f"c{n}" for n in range(width)), "power"]), ",".join(["0.5"] * (width + 1))]))
+    options = ["--head", "mean_squared", "--rows", str(rows), "--label", "power"]
+    command = [sys.executable, "-m", "hushfleet", "coordinator", "export", str(coordinator), str(directory), *options]
+    said = subprocess.run(command, check=True, timeout=60, capture_output=True, text=True).stdout
+    assert "model.npz" in said
+    arrays = np.load(directory / "model.npz")
+    np.testing.assert_array_equal(np.concatenate([arrays[name].ravel() for name in arrays]), model)
+    told = json.loads((directory / "model.json").read_text())
+    assert (told["version"], told["files"][0]["measured"] is not None) == (4, True)
 
 
 def check_masked_errors(logs: Path) -> None:

@@ -26,7 +26,8 @@ from hushfleet.trust import READY, STALE, UPGRADE, WAITING
 
 PROJECT = Path(__file__).parents[2]
 PAGES = [PROJECT / "README.md", PROJECT / "CHANGELOG.md", *sorted((PROJECT / "docs").rglob("*.md"))]
-GUIDES = [PROJECT / "README.md", *(PROJECT / "docs" / f"{name}.md" for name in ("operations", "planning", "sensors"))]
+NAMES = ("operations", "planning", "sensors", "training")
+GUIDES = [PROJECT / "README.md", *(PROJECT / "docs" / f"{name}.md" for name in NAMES)]
 OPERATIONS = (PROJECT / "docs" / "operations.md").read_text()
 
 
