@@ -36,5 +36,6 @@ def examples() -> dict[str, Callable[[], Example]]:
     """The examples by name, the first one first."""
     from hushfleet_demo.turbines import Turbines
     from hushfleet_demo.watch import Watch
+    from hushfleet_demo.wind import Wind
 
-    return {"watch": Watch, "turbines": Turbines}
+    return {"watch": Watch, "turbines": Turbines, "wind": Wind}

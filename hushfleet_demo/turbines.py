@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hushfleet.wire.layers import Dense
-from hushfleet_demo.comparison import Split, federated, trained_at_once
-from hushfleet_demo.federation import Course, Federation, Part, Plan
+from hushfleet_demo.comparison import Split
+from hushfleet_demo.federation import Course, Federation, Plan
+from hushfleet_demo.newcomer import Newcomers
 from hushfleet_demo.outcome import Finding, Words
-from hushfleet_demo.task import Flat, Rows, Task, together
+from hushfleet_demo.task import Flat, Task
 from hushfleet_demo.turbines_alarms import alarms
 from hushfleet_demo.turbines_data import CHANNELS, load_turbines
 
@@ -61,16 +62,11 @@ class Turbines:
     fewest_rounds = 1
 
     def __init__(self) -> None:
-        self._turbines = load_turbines()
-        self.choices = len(self._turbines)
+        self._fleet = Newcomers(TASK, load_turbines(), OWN, JUDGED)
+        self.choices = len(self._fleet.recordings)
 
     def federation(self, directory: Path, rounds: int, changed: Callable[[Course], None]) -> Federation:
         """Four turbines, each a participant and a member of the committee."""
-        training = self._training(NEW)
-        parts = tuple(
-            Part(one.name, "both", training[one.name], one.between(*JUDGED), judge=one.name == NEW, measured=True)
-            for one in self._turbines
-        )
         policy = {
             "committee_min": 4,
             "recoveries": 1,
@@ -80,43 +76,19 @@ class Turbines:
             "interval": 0,
             "epoch_rounds": 32,
         }
+        parts = self._fleet.parts(NEW, members=4)
         plan = Plan("la-haute-borne", "power-curve", TASK, policy, {"cards": 6, "keys": 12}, parts)
         return Federation(directory, plan, rounds, changed)
 
     def without_federation(self) -> tuple[float, float]:
         """The new turbine's error: of a model of its own days, and of one of everybody's rows."""
-        return self._without_federation(NEW)
+        return self._fleet.without_federation(NEW)
 
     def finding(self, model: Flat, course: Course) -> Finding:
         """Alarms at the new turbine."""
-        new = next(turbine for turbine in self._turbines if turbine.name == NEW)
-        return alarms(TASK, model, self._alone(NEW), new, JUDGED, course.rounds[-1]["evaluation_loss"])
+        fleet, masked_error = self._fleet, course.rounds[-1]["evaluation_loss"]
+        return alarms(TASK, model, fleet.alone(NEW), fleet.recording(NEW), JUDGED, masked_error)
 
     def splits(self, each: Callable[[Split], None]) -> list[Split]:
         """Each turbine as the new one."""
-        splits = []
-        for new in self._turbines:
-            alone, pooled = self._without_federation(new.name)
-            model = federated(TASK, self._training(new.name), f"{new.name} new")
-            split = Split((new.name,), TASK.judge(model, new.between(*JUDGED)), alone, pooled)
-            splits.append(split)
-            each(split)
-        return splits
-
-    def _without_federation(self, new: str) -> tuple[float, float]:
-        training = self._training(new)
-        (judged,) = (turbine.between(*JUDGED) for turbine in self._turbines if turbine.name == new)
-        pooled = trained_at_once(TASK, together([*training.values()]), f"pooled, {new} new")
-        return TASK.judge(self._alone(new), judged), TASK.judge(pooled, judged)
-
-    def _alone(self, new: str) -> Flat:
-        return trained_at_once(TASK, self._training(new)[new], f"alone {new}")
-
-    def _training(self, new: str) -> dict[str, Rows]:
-        """What each turbine trains on, by name."""
-        return {
-            turbine.name: turbine.between(turbine.times[0], turbine.times[0] + OWN)
-            if turbine.name == new
-            else turbine.between(turbine.times[0], JUDGED[0])
-            for turbine in self._turbines
-        }
+        return self._fleet.splits(each)

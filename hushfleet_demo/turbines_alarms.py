@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hushfleet.learning.layers import forward
+from hushfleet_demo.newcomer import Recording
 from hushfleet_demo.outcome import Finding
 from hushfleet_demo.task import Flat, Rows, Task
-from hushfleet_demo.turbines_data import Turbine
 
 FACTOR = 5
 """An hour is an alarm if it lacks more than so many times the mean absolute error."""
 
 
 def alarms(
-    task: Task, model: Flat, alone: Flat, turbine: Turbine, judged: tuple[float, float], masked_error: float
+    task: Task, model: Flat, alone: Flat, turbine: Recording, judged: tuple[float, float], masked_error: float
 ) -> Finding:
     """The alarms at a turbine.
 

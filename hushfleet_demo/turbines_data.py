@@ -8,18 +8,18 @@ import csv
 import io
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
-import numpy.typing as npt
 
-from hushfleet_demo.packaged import Packaged
+from hushfleet_demo.newcomer import Recording
+from hushfleet_demo.packaged import Packaged, Wheel
 from hushfleet_demo.task import Rows
 
 RECORDINGS = Packaged(
     what="the turbine recordings",
-    wheel="openoa==3.2",
+    source=Wheel("openoa==3.2"),
     path="examples/data/la_haute_borne.zip",
     sha256="be5ea66a3355286e491f5618250dc83e85252a8cb337748d7ba19edc50df6138",
 )
@@ -56,28 +56,12 @@ CHANNELS = {
 Not the direction of the wind: from it a model would learn in whose wake this one turbine stands."""
 
 
-@dataclass(frozen=True, slots=True)
-class Turbine:
-    """One turbine's hours, in order of time.
+def load_turbines() -> list[Recording]:
+    """The four turbines by name, each with its hours.
 
-    Attributes:
-        name: as in the recordings.
-        times: int64[n], seconds since 1970.
-        rows: the four channels, scaled to -1 to 1 by ranges that are the same for all; the power, by `RATED_POWER`.
+    The four channels are scaled to -1 to 1 by ranges that are the same for all, the power is in parts of `RATED_POWER`.
+    Raises `ConfigurationError` if the recordings cannot be found or fetched.
     """
-
-    name: str
-    times: npt.NDArray[np.int64] = field(repr=False)
-    rows: Rows
-
-    def between(self, first: float, last: float) -> Rows:
-        """The rows from one moment until just before another, in seconds since 1970."""
-        begin, end = np.searchsorted(self.times, (first, last))
-        return Rows(self.rows.x[begin:end], self.rows.y[begin:end])
-
-
-def load_turbines() -> list[Turbine]:
-    """The four turbines by name. Raises `ConfigurationError` if the recordings cannot be found or fetched."""
     readings: dict[str, dict[int, list[float]]] = {}
     for name, time, *cells in _hours(RECORDINGS.read()):
         if (values := _values(cells)) is not None:
@@ -105,10 +89,10 @@ def _values(cells: list[str]) -> list[float] | None:
     return values if fit else None
 
 
-def _turbine(name: str, readings: dict[int, list[float]]) -> Turbine:
+def _turbine(name: str, readings: dict[int, list[float]]) -> Recording:
     table = np.array(list(readings.values()))
     low = np.array([channel.low for channel in CHANNELS.values()])
     high = np.array([channel.high for channel in CHANNELS.values()])
     x = (np.clip(table[:, :-1], low, high) - low) / (high - low) * 2 - 1
     y = table[:, -1:] / RATED_POWER
-    return Turbine(name, np.array(list(readings)), Rows(x.astype(np.float32), y.astype(np.float32)))
+    return Recording(name, np.array(list(readings)), Rows(x.astype(np.float32), y.astype(np.float32)))

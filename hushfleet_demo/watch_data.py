@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hushfleet_demo.packaged import Packaged
+from hushfleet_demo.packaged import Packaged, Wheel
 from hushfleet_demo.task import Rows
 
 RECORDINGS = Packaged(
     what="the watch recordings",
-    wheel="seglearn==1.2.5",
+    source=Wheel("seglearn==1.2.5"),
     path="seglearn/data/watch_dataset.npy",
     sha256="eb122f23cdf06ef6bd6c6c5312958ec5cf9d038e2e6d457b8081662c75a42537",
 )

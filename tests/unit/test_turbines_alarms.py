@@ -4,17 +4,17 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from hushfleet_demo.newcomer import Recording
 from hushfleet_demo.task import Rows
 from hushfleet_demo.turbines import TASK
 from hushfleet_demo.turbines_alarms import alarms
-from hushfleet_demo.turbines_data import Turbine
 
 START = datetime(2015, 10, 31, 20, tzinfo=UTC).timestamp()
 
 
-def turbine(power: list[float]) -> Turbine:
+def turbine(power: list[float]) -> Recording:
     times = int(START) + 3600 * np.arange(len(power))
-    return Turbine("A1", times, Rows(np.zeros((len(power), 4), np.float32), np.array(power, np.float32)[:, None]))
+    return Recording("A1", times, Rows(np.zeros((len(power), 4), np.float32), np.array(power, np.float32)[:, None]))
 
 
 def expects(power: float) -> np.ndarray[tuple[int], np.dtype[np.float32]]:

@@ -11,7 +11,8 @@ from numpy.testing import assert_allclose
 
 from hushfleet.errors import ConfigurationError
 from hushfleet_demo import turbines, turbines_data
-from hushfleet_demo.turbines_data import RECORDINGS, Turbine, load_turbines
+from hushfleet_demo.newcomer import Newcomers, Recording
+from hushfleet_demo.turbines_data import RECORDINGS, load_turbines
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def recordings() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def fleet(recordings: bytes) -> list[Turbine]:
+def fleet(recordings: bytes) -> list[Recording]:
     return load_turbines()
 
 
@@ -36,7 +37,7 @@ def hours(recordings: bytes) -> list[dict[str, str]]:
     return list(csv.DictReader([header, *lines]))
 
 
-def test_four_turbines_with_nearly_every_hour_of_two_years(fleet: list[Turbine]) -> None:
+def test_four_turbines_with_nearly_every_hour_of_two_years(fleet: list[Recording]) -> None:
     assert [turbine.name for turbine in fleet] == ["R80711", "R80721", "R80736", "R80790"]
     for turbine in fleet:
         assert len(turbine.times) == len(turbine.rows.x) == len(turbine.rows.y)
@@ -48,7 +49,7 @@ def test_four_turbines_with_nearly_every_hour_of_two_years(fleet: list[Turbine])
         assert turbine.rows.y.max() == pytest.approx(1, abs=0.01)
 
 
-def test_one_hour_by_hand(hours: list[dict[str, str]], fleet: list[Turbine]) -> None:
+def test_one_hour_by_hand(hours: list[dict[str, str]], fleet: list[Recording]) -> None:
     (row,) = (row for row in hours if row["Date_time"] == "2014-03-05T17:00:00+01:00")
     moment = datetime(2014, 3, 5, 16, tzinfo=UTC).timestamp()
     found = fleet[1].between(moment, moment + 1)
@@ -63,18 +64,14 @@ def test_one_hour_by_hand(hours: list[dict[str, str]], fleet: list[Turbine]) -> 
     assert_allclose(found.y, [[float(row["P_avg"]) / 2050]], rtol=1e-6)
 
 
-def test_an_hour_at_absolute_zero_is_a_broken_sensor(hours: list[dict[str, str]], fleet: list[Turbine]) -> None:
+def test_an_hour_at_absolute_zero_is_a_broken_sensor(hours: list[dict[str, str]], fleet: list[Recording]) -> None:
     cold = [row["Date_time"] for row in hours if row["Ot_avg"] and float(row["Ot_avg"]) < -50]
     assert cold
     assert not set(fleet[1].times) & {int(datetime.fromisoformat(time).timestamp()) for time in cold}
 
 
-def test_the_new_turbine_trains_on_17_days_and_nobody_on_what_is_judged(
-    fleet: list[Turbine], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(turbines, "load_turbines", lambda: fleet)
-    example = turbines.Turbines()
-    training = example._training(turbines.NEW)
+def test_the_new_turbine_trains_on_17_days_and_nobody_on_what_is_judged(fleet: list[Recording]) -> None:
+    training = Newcomers(turbines.TASK, fleet, turbines.OWN, turbines.JUDGED).training(turbines.NEW)
     assert {name: len(rows) > 12_000 for name, rows in training.items()} == {
         turbine.name: turbine.name != turbines.NEW for turbine in fleet
     }
@@ -84,5 +81,5 @@ def test_the_new_turbine_trains_on_17_days_and_nobody_on_what_is_judged(
         assert turbine.times[len(training[turbine.name]) - 1] < turbines.JUDGED[0]
 
 
-def test_no_repr_shows_a_recording(fleet: list[Turbine]) -> None:
-    assert repr(fleet[0]) == "Turbine(name='R80711', rows=Rows())"
+def test_no_repr_shows_a_recording(fleet: list[Recording]) -> None:
+    assert repr(fleet[0]) == "Recording(name='R80711', rows=Rows())"
