@@ -113,6 +113,11 @@ class Finding:
     draw: Callable[[Any], None]
 
 
+def masked_row(name: str, error: float) -> tuple[str, str]:
+    """The row of the mean absolute error over everybody's rows kept aside, which no device tells by itself."""
+    return name, f"{error:.3f}, as the coordinator opened it from the last masked sum"
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What the coordinator saw of the last round.

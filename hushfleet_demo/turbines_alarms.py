@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hushfleet.learning.layers import forward
 from hushfleet_demo.newcomer import Recording
-from hushfleet_demo.outcome import Finding
+from hushfleet_demo.outcome import Finding, masked_row
 from hushfleet_demo.task import Flat, Rows, Task
 
 FACTOR = 5
@@ -49,7 +49,7 @@ def alarms(
 
     return Finding(
         [
-            ("over all four turbines", f"{masked_error:.3f}, as the coordinator opened it from the last masked sum"),
+            masked_row("over all four turbines", masked_error),
             (
                 f"alarms at {turbine.name}",
                 f"{np.count_nonzero(alarm)} of {len(gaps)} hours lack more than {threshold:.3f}, {FACTOR} times that, "

@@ -16,7 +16,7 @@ from hushfleet.wire.layers import Dense
 from hushfleet_demo.comparison import Split
 from hushfleet_demo.federation import Course, Federation, Plan
 from hushfleet_demo.newcomer import Newcomers
-from hushfleet_demo.outcome import Finding, Words
+from hushfleet_demo.outcome import Finding, Words, masked_row
 from hushfleet_demo.task import Flat, Task
 from hushfleet_demo.wind_data import FEATURES, RANGE, load_stations
 
@@ -91,7 +91,7 @@ class Wind:
     def finding(self, model: Flat, course: Course) -> Finding:
         """The forecasts beside what came, and how far off the rule is that tomorrow is as today."""
         rows = self._fleet.recording(NEW).between(*JUDGED)
-        today, came, masked_error = (rows.x[:, 0] + 1) / 2, rows.y[:, 0], course.rounds[-1]["evaluation_loss"]
+        today, came = (rows.x[:, 0] + 1) / 2, rows.y[:, 0]
         forecasts = forward(model, TASK.layers, rows.x)[:SHOWN, 0]
 
         def draw(axes: Any) -> None:
@@ -102,10 +102,7 @@ class Wind:
 
         return Finding(
             [
-                (
-                    "over all twelve stations",
-                    f"{masked_error:.3f}, as the coordinator opened it from the last masked sum",
-                ),
+                masked_row("over all twelve stations", course.rounds[-1]["evaluation_loss"]),
                 ("tomorrow is as today", f"{np.abs(today - came).mean():.3f} at the new station"),
             ],
             draw,

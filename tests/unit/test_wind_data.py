@@ -107,5 +107,5 @@ def test_the_rule_to_beat_stands_beside_the_forecast(stations: list[Recording]) 
 def test_a_package_that_cannot_be_had_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     missing = Packaged("the recordings", DebianPackage("no-such-package-anywhere"), "/no/such/file", "0" * 64)
-    with pytest.raises(ConfigurationError, match="the recordings could not be fetched .* no-such-package-anywhere"):
+    with pytest.raises(ConfigurationError, match=r"the recordings could not be fetched .* no-such-package-anywhere"):
         missing.read()
