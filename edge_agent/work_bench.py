@@ -41,7 +41,7 @@ class WorkBench:
         chosen: Callable[[str, str], None] = lambda name, why: None,
     ) -> None:
         self._source, self._wanted, self._chosen = source, wanted, chosen
-        self._choices: dict[tuple[tuple[Layer, ...], Head], TrainerName] = {}
+        self._trainer: tuple[tuple[Layer, ...], Head, Trainer] | None = None
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
         # Nobody waits for training under way when the process is told to end: it would take as long as it takes.
         threading.Thread(target=self._work, name="training", daemon=True).start()
@@ -67,16 +67,14 @@ class WorkBench:
         return self._source
 
     def trainer(self, model: ModelSpec, head: Head) -> "Trainer":
-        """The trainer for this model, chosen when it is first asked for."""
-        from edge_agent.training.choice import choose, make_trainer
+        """The trainer for this model, chosen and made when it is first asked for, and kept until another model is."""
+        from edge_agent.training.choice import choose
 
-        choice = self._choices.get((model.layers, head))
-        if choice is not None:
-            return make_trainer(choice, model.layers, head)
-        found = choose(self._wanted, model.layers, head)
-        self._choices[model.layers, head] = found.name
-        self._chosen(found.name, found.why)
-        return found.trainer
+        if self._trainer is None or self._trainer[:2] != (model.layers, head):
+            found = choose(self._wanted, model.layers, head)
+            self._chosen(found.name, found.why)
+            self._trainer = model.layers, head, found.trainer
+        return self._trainer[2]
 
     def train(
         self,

@@ -19,7 +19,8 @@ _SCHEMA_VERSION = 3
 _ALIGNMENT = 16
 _LARGEST_OLD_CODE = 127
 """Operators with greater codes came after the field held one byte."""
-_MOST_OPERATORS = 4096
+MOST_OPERATORS = 8192
+"""Of one graph; a `gru` has some 34 for each step."""
 _TYPES = {"float32": 0, "int32": 2, "int8": 9}
 
 
@@ -179,9 +180,9 @@ class Graph:
             ConfigurationError: there are too many operators for a device to make and keep.
         """
         file = self._file
-        if len(self._operators) == _MOST_OPERATORS:
+        if len(self._operators) == MOST_OPERATORS:
             raise ConfigurationError(
-                f"the graph for LiteRT would have more than {_MOST_OPERATORS} operators: this model needs numpy"
+                f"the graph for LiteRT would have more than {MOST_OPERATORS} operators: this model needs numpy"
             )
         outputs = [self._tensor(shape) for shape in shapes]
         said = {}
@@ -222,11 +223,12 @@ class Graph:
         return self.apply("RESHAPE", [a, self.constant(shape, "int32")], [shape])[0]
 
     def split(self, a: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-        """A vector in pieces."""
+        """The first axis in pieces."""
         if len(sizes) == 1:
             return [a]
         operands = [a, self.constant(sizes, "int32"), self.constant(0, "int32")]
-        return self.apply("SPLIT_V", operands, [(size,) for size in sizes], "SplitVOptions", NumSplits=len(sizes))
+        shapes = [(size, *a.shape[1:]) for size in sizes]
+        return self.apply("SPLIT_V", operands, shapes, "SplitVOptions", NumSplits=len(sizes))
 
     def slice(self, a: Tensor, begin: Sequence[int], size: Sequence[int]) -> Tensor:
         """A part of every axis."""

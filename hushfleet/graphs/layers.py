@@ -5,10 +5,10 @@ The arithmetic is that of `hushfleet.learning.passes`, in float32; rows of seque
 
 from collections.abc import Callable, Sequence
 
-from hushfleet.errors import ConfigurationError
 from hushfleet.graphs.file import Graph, Tensor
+from hushfleet.graphs.recurrent import GruOperators
 from hushfleet.learning.passes import SMALLEST_VARIANCE
-from hushfleet.wire.layers import AvgPool, Conv1d, Dense, DepthwiseConv1d, GlobalAverage, Layer, LayerNorm, MaxPool
+from hushfleet.wire.layers import AvgPool, Conv1d, Dense, DepthwiseConv1d, GlobalAverage, Gru, Layer, LayerNorm, MaxPool
 
 Parts = Sequence[Tensor]
 Back = Callable[[Tensor, bool], tuple[Tensor | None, list[Tensor]]]
@@ -25,9 +25,6 @@ def layer_in(graph: Graph, layer: Layer, x: Tensor, parts: Parts) -> tuple[Tenso
     Args:
         x: the rows in the form that the layer takes, as `taken` gives them.
         parts: its parameters, in the shapes of its blocks.
-
-    Raises:
-        ConfigurationError: there are no operators for this kind of layer.
     """
     match layer:
         case Dense():
@@ -44,7 +41,9 @@ def layer_in(graph: Graph, layer: Layer, x: Tensor, parts: Parts) -> tuple[Tenso
             return _global_average(graph, layer, x)
         case LayerNorm():
             return _layer_norm(graph, layer, x, parts)
-    raise ConfigurationError(f"LiteRT has no graph for a layer of kind {layer.kind!r} here: this model needs numpy")
+        case Gru():
+            unit = GruOperators(graph, layer, parts)
+            return unit.forward(x), unit.back
 
 
 def taken(graph: Graph, x: Tensor, sequence: tuple[int, int] | None) -> Tensor:

@@ -25,7 +25,7 @@ def training_file(schema: ModuleType, layers: Sequence[Layer], head: Head, rows:
         rows: how many each call takes, at least 1.
 
     Raises:
-        ConfigurationError: the list is no model, or has a layer for which there are no operators.
+        ConfigurationError: the list is no model, or its graph would be too large.
     """
     file = GraphFile(schema)
     _grad(file, layers, head, rows)

@@ -15,6 +15,7 @@ from edge_agent.training.litert_trainer import LARGEST_ROWS, LiteRtTrainer
 from edge_agent.training.numpy_trainer import NumpyTrainer, Trainer
 from edge_agent.work_bench import WorkBench
 from hushfleet.errors import ConfigurationError, RefusedError
+from hushfleet.graphs import file
 from hushfleet.graphs.runtime import find_runtime
 from hushfleet.learning.layers import Head, initial_flat, loss_and_gradient
 from hushfleet.wire.layers import Dense, Gru
@@ -167,11 +168,12 @@ def test_without_a_runtime_it_is_numpy_and_says_why(wanted: Any, monkeypatch: py
     assert (found.name, found.why) == ("numpy", "litert does not run here")
 
 
-def test_a_model_without_a_graph_is_numpys_and_the_reason_is_given() -> None:
+def test_a_model_whose_graph_is_too_large_is_numpys_and_the_reason_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     make()
+    monkeypatch.setattr(file, "MOST_OPERATORS", 100)
     found = choose("litert", (Gru(10, 3, 4), Dense(4, 2)), "softmax")
     assert isinstance(found.trainer, NumpyTrainer)
-    assert "'gru'" in found.why
+    assert found.why == "the graph for LiteRT would have more than 100 operators: this model needs numpy"
 
 
 def test_the_work_bench_chooses_once_for_a_model_and_tells() -> None:
@@ -179,6 +181,9 @@ def test_the_work_bench_chooses_once_for_a_model_and_tells() -> None:
     told: list[tuple[str, str]] = []
     bench = WorkBench(None, "auto", lambda name, why: told.append((name, why)))
     first = bench.trainer(model, "softmax")
-    assert type(bench.trainer(model, "softmax")) is type(first)
+    assert bench.trainer(model, "softmax") is first
     assert len(told) == 1
+    other: Any = SimpleNamespace(layers=(Dense(3, 2),))
+    assert bench.trainer(other, "softmax") is not first
+    assert len(told) == 2
     assert isinstance(first, LiteRtTrainer if told[0][0] == "litert" else NumpyTrainer)
