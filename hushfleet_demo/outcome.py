@@ -198,6 +198,8 @@ def draw(
     for number, text in marks.items():
         left.axvline(number, color="#999999", linewidth=0.8)
         left.annotate(text, (number, 0.02), xycoords=("data", "axes fraction"), rotation=90, fontsize=8, ha="right")
+    # Anew, with both baselines: one near the edge would lie on the frame.
+    left.margins(y=0.08)
     left.set(xlabel="round", ylabel=words.measure, title=words.title)
     left.legend(loc="lower right" if words.more_is_better else "upper right")
     for axes, values, title in (
@@ -210,6 +212,7 @@ def draw(
         axes.hist(values, bins=bins, color="#5b7c99", edgecolor="white")
         axes.set(title=title, xlabel=f"residues, from {np.min(values)} to {np.max(values)}")
         axes.set_yticks([])
+        axes.locator_params(axis="x", nbins=5)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
