@@ -28,7 +28,7 @@ from edge_agent.training.numpy_trainer import NumpyTrainer, Trainer
 from hushfleet.errors import ConfigurationError
 from hushfleet.graphs import runtime
 from hushfleet.learning.layers import initial_flat, loss_and_gradient, parameter_count
-from hushfleet.wire.layers import AvgPool, Conv1d, Dense, DepthwiseConv1d, GlobalAverage, Layer, LayerNorm, MaxPool
+from hushfleet.wire.layers import AvgPool, Conv1d, Dense, DepthwiseConv1d, GlobalAverage, Gru, Layer, LayerNorm, MaxPool
 
 GOAL, TOLERANCE = 2.0, 1e-5
 ROWS, STEPS = 32, 10
@@ -50,6 +50,7 @@ MODELS: dict[str, tuple[Layer, ...]] = {
         Dense(496, 16, "sigmoid"),
         Dense(16, 6),
     ),
+    "gru": (Conv1d(128, 6, 16, 5, 4, "relu"), Gru(31, 16, 24), Dense(24, 6)),
 }
 
 
