@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nacl.utils import random
 
+from edge_agent.budget import Budget
 from edge_agent.byte_ledger import ByteLedger
 from edge_agent.collector import Collector
 from edge_agent.context import Context
@@ -16,7 +17,7 @@ from edge_agent.decisions import Decisions
 from edge_agent.device import Device
 from edge_agent.inference import Model
 from edge_agent.limits import Limits
-from edge_agent.power import Power
+from edge_agent.power import Power, Unfit
 from edge_agent.settings import AgentSettings
 from edge_agent.sources.csv import CsvRows
 from edge_agent.sources.rows import Head, Source
@@ -31,13 +32,15 @@ from hushfleet.actions import Store
 from hushfleet.bundle import Bundle
 from hushfleet.errors import ConfigurationError
 from hushfleet.journal import Journal
-from hushfleet.mqtt.events import LinkSettings, Message
+from hushfleet.mqtt.events import Absence, LinkSettings, Message
 from hushfleet.mqtt.topics import Topics
+from hushfleet.mqtt.traffic import Lane
 from hushfleet.runner import Event
 from hushfleet.service import Service
 from hushfleet.trust import Trust
 from hushfleet.wire.documents import MEMBER, PARTICIPANT, Cert, Certificate, ModelSpec
 from hushfleet.wire.framing import Frame, Identity
+from hushfleet.wire.round import Plan
 from hushfleet.wire.schema import Schema
 
 if TYPE_CHECKING:
@@ -118,10 +121,11 @@ def make_device(
     bundle: Bundle,
     store: Store,
     vault_secret: bytes,
-    unfit: Callable[[int], tuple[int, str] | None] = lambda _: None,
+    unfit: Callable[[int], Unfit | None] = lambda _: None,
+    steps: Callable[[Plan, ModelSpec, int, int], int | Unfit] = lambda plan, *_: plan.steps,
     spread: int = 0,
 ) -> Device:
-    """The device's roles, from its records; `unfit` and `spread` as in `Context`."""
+    """The device's roles, from its records; `unfit`, `steps` and `spread` as in `Context`."""
     link = link_of(settings, bundle, store)
     context = Context(
         fleet=bundle.fleet,
@@ -134,6 +138,7 @@ def make_device(
         draw=random,
         chunk=link.chunk,
         unfit=unfit,
+        steps=steps,
         spread=spread,
     )
     return Device(context, link.window)
@@ -159,16 +164,24 @@ class Agent:
         self._described, self._mattered, self._sensors_were = 0.0, object(), dict[str, object]()
         self._score: dict[str, object] = {}
         self._counted = (0, 0)
-        link, schedule = link_of(settings, self._bundle, self._vault), profile_of(settings, self._bundle).schedule
+        profile = profile_of(settings, self._bundle)
+        link, schedule = link_of(settings, self._bundle, self._vault), profile.schedule
         self._bytes = ByteLedger(
             settings.vault.with_name("bytes.json"),
             link.daily_bytes,
             lambda why: journal.write("bytes-not-kept", why=why),
         )
         limits, power = Limits(self._bytes, link, schedule), Power(settings.power)
+        budget = Budget(
+            settings.budget,
+            profile,
+            settings.vault.with_name("energy.json"),
+            lambda why: journal.write("energy-not-kept", why=why),
+        )
 
-        def unfit(size: int) -> tuple[int, str] | None:
-            return power.unfit() or limits.unfit(size)
+        def watch(sent: Lane, received: Lane, connected: bool) -> Absence | None:
+            budget.note(time.process_time(), sent.line, received.line)
+            return limits.watch(sent, received, connected)
 
         self._service = Service(
             lambda: make_device(
@@ -177,6 +190,7 @@ class Agent:
                 self._vault,
                 secret,
                 lambda size: power.unfit() or limits.unfit(size),
+                budget.steps,
                 schedule.spread,
             ),
             self._vault,
@@ -186,8 +200,8 @@ class Agent:
             _arrival,
             status_path(settings),
             self._describe,
-            details=lambda: {"bytes": self._bytes.view(time.time())},
-            watch=limits.watch,
+            details=lambda: {"bytes": self._bytes.view(time.time()), "energy": budget.view() or None},
+            watch=watch,
         )
 
     def run(self) -> None:

@@ -181,6 +181,9 @@ def status(config: Path, as_json: bool) -> None:
         click.echo(line)
     if found["refusals"]:
         _say("refused", ", ".join(f"{what} {number}" for what, number in found["refusals"].items()))
+    if energy := found.get("energy"):
+        limit = f" of {energy['limit']:g}" if energy["limit"] else ""
+        _say("energy", f"{energy['spent']:.2f}{limit} Wh for learning on {energy['day']}")
     for line in byte_table(found["bytes"]):
         click.echo(line)
 

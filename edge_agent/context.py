@@ -9,7 +9,9 @@ from hushfleet.mqtt.inbox import publishes
 from hushfleet.mqtt.topics import Topics
 from hushfleet.secagg.sealing import seal
 from hushfleet.trust import Trust
+from hushfleet.wire.documents import ModelSpec
 from hushfleet.wire.framing import Identity, Table
+from hushfleet.wire.round import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class Context:
         chunk: bytes a chunk, from the firmware profile's link.
         unfit: why this device had better not train for an upload of so many bytes now: the reason of its decline, and
             in words for its owner; None if nothing speaks against it.
+        steps: how many of a plan's local steps this device trains, for a model, a number of members and the bytes of an
+            upload; or why it sits the round out, as `unfit`.
         spread: seconds over which the beginning of a round's work is drawn at random.
     """
 
@@ -41,6 +45,7 @@ class Context:
     draw: Draw
     chunk: int
     unfit: Callable[[int], tuple[int, str] | None] = lambda _: None
+    steps: Callable[[Plan, ModelSpec, int, int], int | tuple[int, str]] = lambda plan, *_: plan.steps
     spread: int = 0
 
     def frame(self, message: Table) -> bytes:

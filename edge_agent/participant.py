@@ -93,7 +93,7 @@ class Participant:
         kept = context.store.get(UPLOAD)
         self._upload = Upload.from_body(kept) if kept else None
         self._plan: VerifiedPlan | None = None
-        self._training = False
+        self._training, self._steps = False, 0
         self._header_on_its_way = self._asking = self._asked = False
         self._ask_at = self._begin_at = 0.0
 
@@ -119,10 +119,12 @@ class Participant:
             self._check_past(plan, now)
             if plan.kind == STATISTICS:
                 self.statistics.check(plan, now)
-            self._check_fit(plan)
+            steps = self._steps_for(verified)
         except PlanRefusedError as refusal:
             return [*actions, *self.decline(plan.round, verified.hash, refusal.reason, str(refusal))]
-        self._plan, self._training = verified, False
+        self._plan, self._training, self._steps = verified, False, steps
+        if steps < plan.steps:
+            actions.append(Note("shorter", {"round": plan.round, "steps": steps, "of": plan.steps}, "plan"))
         self._begin_at = self._drawn_begin(plan, now)
         return [*actions, Wake(self._begin_at), *self.advance(now)]
 
@@ -157,15 +159,21 @@ class Participant:
         if used >= policy.uploads_per_base and self._since_upload(now) < DAY:
             raise PlanRefusedError(BASE_USED_UP, "this base model has been answered as often as the policy allows")
 
-    def _check_fit(self, plan: Plan) -> None:
-        """Work that a battery or a daily cap would cut short is spent in vain."""
+    def _steps_for(self, verified: VerifiedPlan) -> int:
+        """How many local steps to train: work that a battery or a daily cap would cut short is spent in vain."""
         from hushfleet.codec import lanes
         from hushfleet.secagg.residues import vector_length
 
+        plan = verified.plan
         size = vector_length(plan.coords, plan.bits, lanes(plan.tail))
-        unfit = self._context.unfit(size + (2 + size // self._context.chunk) * AROUND_A_CHUNK)
+        size += (2 + size // self._context.chunk) * AROUND_A_CHUNK
+        unfit = self._context.unfit(size)
         if unfit is not None:
             raise PlanRefusedError(*unfit)
+        found = self._context.steps(plan, verified.model, len(verified.committee()), size)
+        if not isinstance(found, int):
+            raise PlanRefusedError(*found)
+        return found
 
     def _since_upload(self, now: float) -> float:
         """Seconds by this device's own clock: a plan's times are the coordinator's to choose.
@@ -198,7 +206,7 @@ class Participant:
         if plan.kind == STATISTICS:
             return [Describe(plan, self._plan.hash)]
         flat = self._live.flat(self._plan.model)
-        return [Train(plan, self._plan.hash, flat, self._context.draw(32))]
+        return [Train(replace(plan, steps=self._steps), self._plan.hash, flat, self._context.draw(32))]
 
     # After training.
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from edge_agent.budget import BudgetSettings
 from edge_agent.decisions import DecisionSettings
 from edge_agent.power import PowerSettings
 from edge_agent.sources.csv import CsvSource
@@ -35,6 +36,7 @@ class AgentSettings:
         sensors: instead, what of the feeds' readings becomes rows.
         feeds: where sensor readings come from, and which of them are read; `[[feed]]` in the file.
         power: when it sits rounds out to spare itself.
+        budget: what it spends on learning at most, and when.
         decisions: where the live model's scores are told, if they are.
         broker: where the broker is.
         log: `text` or `json` lines on standard error.
@@ -49,6 +51,7 @@ class AgentSettings:
     sensors: SensorSettings | None = None
     feeds: Annotated[tuple[FeedSettings, ...], Key("feed")] = ()
     power: PowerSettings = field(default_factory=PowerSettings)
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
     decisions: DecisionSettings | None = None
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     log: Literal["text", "json"] = "text"

@@ -16,7 +16,7 @@ class Train:
     """Ask for local training; the runner answers with `on_trained` or `on_training_failed`.
 
     Attributes:
-        plan: the plan, with its training numbers.
+        plan: the plan, with its training numbers; with fewer steps where the device's budget pays for no more.
         plan_hash: names the plan in the answer.
         flat: float32[d], the base model; not to be changed.
         order_seed: 32 bytes that decide the order of the rows.

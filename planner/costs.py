@@ -127,10 +127,11 @@ def cost(profile: FirmwareProfile, traffic: Traffic, window: int, training: Trai
     idle = ping() * (DAY * profile.schedule.awake_share() / profile.link.keepalive)
     a_day, limit = _pace(profile, training, per_round, idle, airtime, latency)
     days = rounds / a_day
+    pings = _pings(profile, a_day, latency)
     written = _written(traffic)
     energy = (
         rounds * _round_energy(device, per_round, compute)
-        + days * _idle_energy(device, idle, DAY * profile.schedule.awake_share() / profile.link.keepalive)
+        + days * (_transfer_energy(device, ping() * pings) + pings * _tail(device))
         + _transfer_energy(device, joining)
     ) / 3_600
     battery = device.energy.battery
@@ -146,7 +147,7 @@ def cost(profile: FirmwareProfile, traffic: Traffic, window: int, training: Trai
         latency=latency,
         days=days,
         limit=limit,
-        bytes=joining.line + rounds * per_round.line + days * idle.line,
+        bytes=joining.line + rounds * per_round.line + days * pings * ping().line,
         energy=energy,
         battery=energy / days / battery.value if battery else None,
         flash=written,
@@ -209,9 +210,10 @@ def _transfer_energy(device: _Known, count: Count) -> float:
     return sending * count.sent_line / device.rate_up + receiving * count.received_line / device.rate_down
 
 
-def _idle_energy(device: _Known, idle: Count, pings: float) -> float:
-    """J a day to keep the connection."""
-    return _transfer_energy(device, idle) + pings * _tail(device)
+def _pings(profile: FirmwareProfile, a_day: float, latency: float) -> float:
+    """Pings a day: each comes when the link has been quiet for a keepalive, so none where a round is due sooner."""
+    quiet = DAY * profile.schedule.awake_share() / a_day - latency - profile.schedule.spread
+    return a_day * max(0, math.ceil(quiet / profile.link.keepalive) - 1)
 
 
 def _tail(device: _Known) -> float:

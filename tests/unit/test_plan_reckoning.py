@@ -258,7 +258,8 @@ def test_what_sets_the_pace() -> None:
     link = replace(profile.link, daily_bytes=100_000)
     capped = spent(replace(profile, link=link))
     assert capped.limit == "the daily cap on bytes"
-    assert (capped.bytes - capped.joining) / capped.days == pytest.approx(100_000)
+    # The cap keeps room for pings, some of which the rounds make needless.
+    assert 99_000 < (capped.bytes - capped.joining) / capped.days <= 100_000
     sleepy = replace(profile, schedule=catalog.Schedule(duty_cycle=0.0001))
     assert spent(sleepy).limit == "the duty cycle"
     assert spent(sleepy).days == pytest.approx(50 * spent(sleepy).airtime / (86_400 * 0.0001))

@@ -1,0 +1,211 @@
+"""What learning costs this device in joules, and what its day still pays for (reckoned as docs/planning.md reckons it).
+
+Joules are those beyond what the device draws anyway while it waits: its processor at work, its radio sending and
+receiving, and the radio's tail after the last byte. What was spent is metered, by the process's processor time and the
+bytes at its socket; what a round will cost is reckoned from the firmware profile, which `agent calibrate` measures.
+"""
+
+import json
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from edge_agent.power import Unfit
+from firmware_profiles.catalog import Compute, Energy, FirmwareProfile, Schedule
+from hushfleet.configuration import Range
+from hushfleet.errors import ConfigurationError
+from hushfleet.wire.documents import ModelSpec
+from hushfleet.wire.round import BATTERY, BUSY, ROTATED, TRAIN, Plan
+
+WATT_HOUR = 3_600.0
+WRITES = 32
+"""Parts of a day's energy; the file is written when so much more was spent, and a crash forgets no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSettings:
+    """`[budget]`: what this device spends on learning at most, and when.
+
+    Attributes:
+        energy: Wh a day beyond what the device draws anyway; 0 for no limit.
+        shortest: 0 to 1: if the day does not pay for a whole round, it trains with fewer steps, down to this part of
+            the plan's; below that it sits the round out.
+        hours: daily windows "HH:MM-HH:MM", local time, in which alone it takes part; any time if it is left out.
+    """
+
+    energy: Annotated[float, Range(0)] = 0.0
+    shortest: Annotated[float, Range(0, 1)] = 0.5
+    hours: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            Schedule(asleep=self.hours or ())
+        except ConfigurationError as error:
+            raise ConfigurationError(f"hours under [budget], read like a profile's asleep: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    compute: Compute
+    energy: Energy
+    up: float
+    down: float
+    tail: float
+
+
+def _known(profile: FirmwareProfile) -> _Known | None:
+    link, energy = profile.link, profile.energy
+    if profile.compute is None or energy is None or link.rate_up is None or link.rate_down is None:
+        return None
+    tail = energy.tail.value if energy.tail else 0.0
+    return _Known(profile.compute, energy, 125 * link.rate_up.value, 125 * link.rate_down.value, tail)
+
+
+class Budget:
+    """One device's spending of energy. Safe to use from several threads.
+
+    Args:
+        settings, profile: this device's.
+        path: of the file that remembers what the day has cost.
+        failed: is told once why the file cannot be written, or what was found instead of it.
+        clock: seconds since 1970 UTC, this device's own.
+
+    Raises:
+        ConfigurationError: there is a limit, and the profile lacks the figures to keep it.
+    """
+
+    def __init__(
+        self,
+        settings: BudgetSettings,
+        profile: FirmwareProfile,
+        path: Path,
+        failed: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings, self._known = settings, _known(profile)
+        if settings.energy and self._known is None:
+            raise ConfigurationError(
+                f"energy is set under [budget], but the profile {profile.name} lacks {', '.join(profile.lacking())}: "
+                "docs/planning.md tells what stands there"
+            )
+        self._only = Schedule(asleep=settings.hours) if settings.hours else None
+        self._path, self._failed, self._clock = path, failed, clock
+        self._lock = threading.Lock()
+        self._counted: tuple[float, int, int] | None = None
+        self._active = -math.inf
+        self._day, self._joules, self._written = "", 0.0, 0.0
+        self._read()
+
+    # What was spent.
+
+    def note(self, processor: float, sent: int, received: int) -> None:
+        """Book what was spent since the last time; the first time only tells where counting begins.
+
+        Args:
+            processor: s of processor time, since any moment.
+            sent, received: bytes at the socket, since any moment.
+        """
+        known, now = self._known, self._clock()
+        if known is None:
+            return
+        with self._lock:
+            before, self._counted = self._counted, (processor, sent, received)
+            self._today(now)
+            if before is None:
+                return
+            up, down = (sent - before[1]) / known.up, (received - before[2]) / known.down
+            self._joules += known.energy.compute.value * (processor - before[0])
+            self._joules += known.energy.sending.value * up + known.energy.receiving.value * down
+            if up or down:
+                # The radio stays on after the last byte: the tail before this one ends here, if it has not ended.
+                begins = max(now - up - down, self._active)
+                self._joules -= known.energy.receiving.value * max(0.0, self._active + known.tail - begins)
+                self._joules += known.energy.receiving.value * known.tail
+                self._active = now
+            if self._joules >= self._written + self._allowed() / WRITES > self._written:
+                self._write()
+
+    def _allowed(self) -> float:
+        """J a day; 0 without a limit."""
+        return WATT_HOUR * self._settings.energy
+
+    def _today(self, now: float) -> None:
+        day = time.strftime("%Y-%m-%d", time.localtime(now))
+        if day != self._day:
+            self._day, self._joules, self._written = day, 0.0, 0.0
+
+    def view(self) -> dict[str, object]:
+        """Wh of today, and the limit, for a person and for machines; empty where the profile lacks the figures."""
+        if self._known is None:
+            return {}
+        with self._lock:
+            self._today(self._clock())
+            spent = round(self._joules / WATT_HOUR, 2)
+            return {"day": self._day, "spent": spent, "limit": self._settings.energy or None}
+
+    # What a round will cost.
+
+    def steps(self, plan: Plan, model: ModelSpec, members: int, size: int) -> int | Unfit:
+        """How many of the plan's local steps to train, or why to sit the round out.
+
+        Args:
+            plan: a verified plan.
+            model: its model spec.
+            members: of the committee.
+            size: bytes of the upload with what is around it.
+        """
+        now = self._clock()
+        _, _, _, hour, minute, *_ = time.localtime(now)
+        if self._only is not None and not self._only.sleeps_on(60 * hour + minute):
+            return BUSY, "not in the hours in which [budget] has this device take part"
+        known, allowed = self._known, self._allowed()
+        if known is None or not allowed:
+            return plan.steps
+        with self._lock:
+            self._today(now)
+            left = allowed - self._joules
+        step, rest = round_joules(known.compute, known.energy, plan, model, members)
+        rest += known.energy.sending.value * size / known.up + known.energy.receiving.value * size / known.down
+        rest += 2 * known.tail * known.energy.receiving.value
+        if plan.kind != TRAIN and left >= rest:
+            return plan.steps
+        pays = min(plan.steps, math.floor((left - rest) / step))
+        if plan.kind == TRAIN and pays >= max(1, self._settings.shortest * plan.steps):
+            return pays
+        spent = f"{max(0.0, left) / WATT_HOUR:.2g} of the {self._settings.energy:g} Wh a day"
+        return BATTERY, f"{spent} that [budget] allows are left: too few for this round"
+
+    # The file.
+
+    def _read(self) -> None:
+        try:
+            kept = json.loads(self._path.read_bytes())
+            self._day, self._joules = str(kept["day"]), float(kept["joules"])
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._failed(f"cannot read {self._path}: {error}; what was spent today begins anew")
+
+    def _write(self) -> None:
+        self._written = self._joules
+        part = self._path.with_name(self._path.name + ".part")
+        try:
+            part.write_text(json.dumps({"day": self._day, "joules": round(self._joules, 1)}))
+            part.replace(self._path)
+        except OSError as error:
+            self._failed(f"cannot write {self._path}: {error.strerror}; a restart would forget what was spent")
+
+
+def round_joules(speed: Compute, energy: Energy, plan: Plan, model: ModelSpec, members: int) -> tuple[float, float]:
+    """J of one local step, and of a round's other computing: encoding and one mask for each member."""
+    uses = sum(layer.uses * block.size for layer in model.layers for block in layer.blocks)
+    step = 1e-6 * speed.step.value + 1e-9 * speed.training.value * uses * plan.batch
+    word = 1 if plan.bits <= 8 else 2
+    mask = 1e-6 * speed.multiplication.value + 1e-9 * speed.keystream.value * word * plan.coords
+    encoding = speed.rotation if plan.codec == ROTATED else speed.encoding
+    rest = members * mask + 1e-9 * encoding.value * model.parameters()
+    return energy.compute.value * step, energy.compute.value * rest
