@@ -1,6 +1,7 @@
 """`hushfleet agent calibrate`: every figure of a profile's [compute], in the form that a profile takes."""
 
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from click.testing import CliRunner
 
 from edge_agent.calibration import Measurement, calibrate, fragment
 from edge_agent.cli import agent
+from edge_agent.training.choice import litert_trouble
 from firmware_profiles import catalog
 from hushfleet.errors import ConfigurationError
 
@@ -60,3 +62,14 @@ def test_the_command_prints_a_table_and_the_fragment_or_json(tmp_path: Path) -> 
     assert toml.count("source = ") == 7
     found = json.loads(CliRunner().invoke(agent, [*arguments, "--json"]).output)
     assert found["multiplication"]["unit"] == "µs"
+    for key in ("step", "training"):
+        assert "numpy" in found[key]["trainers"]
+        assert found[key]["value"] == next(iter(found[key]["trainers"].values()))
+
+
+def test_it_measures_every_trainer_that_works_and_says_which_is_the_faster(tmp_path: Path) -> None:
+    said = CliRunner().invoke(agent, ["calibrate", "--directory", str(tmp_path), "--seconds", "0.01"]).output
+    trouble = litert_trouble()
+    line = next(line for line in said.splitlines() if line.startswith("trainer"))
+    assert (trouble in line) if trouble else re.search(r"(numpy|litert) is the faster here", line)
+    assert ("litert" in next(line for line in said.splitlines() if line.startswith("1/7"))) == (not trouble)

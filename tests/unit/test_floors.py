@@ -1,6 +1,7 @@
 """Who may import whom, read from the source; and that a gateway starts without numpy."""
 
 import ast
+import configparser
 import subprocess
 import sys
 from itertools import chain
@@ -77,6 +78,13 @@ def crossings(module: str, found: set[str]) -> set[str]:
 
 FILES = [file for room in OURS for file in sorted((PROJECT / room).rglob("*.py"))]
 MODULES = {module_name(file): imports(file.read_text("utf-8")) for file in FILES}
+
+
+def test_every_package_is_installed() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(PROJECT / "setup.cfg")
+    packages = {module_name(file) for file in FILES if file.name == "__init__.py"}
+    assert set(setup["options"]["packages"].split()) == packages
 
 
 def test_no_module_imports_from_a_floor_that_is_not_its_own() -> None:
