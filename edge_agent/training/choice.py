@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal
 
 import numpy as np
@@ -49,7 +50,9 @@ def make_trainer(name: TrainerName, layers: Sequence[Layer], head: Head) -> Trai
     """
     if name == "numpy":
         return NumpyTrainer(layers, head)
-    # It comes with the extra [tflite], and is imported only where there is something to train.
+    # Most gateways have none; half a megabyte of graphs would be loaded there for nothing.
+    if not any(find_spec(module) for module in ("ai_edge_litert", "tflite_runtime")):
+        raise ConfigurationError('LiteRT is not installed: pip install "hushfleet[tflite]"')
     from edge_agent.training.litert_trainer import LiteRtTrainer
 
     return LiteRtTrainer(layers, head)

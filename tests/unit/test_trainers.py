@@ -162,6 +162,11 @@ def test_without_a_runtime_it_is_numpy_and_says_why(wanted: Any, monkeypatch: py
     def none() -> None:
         raise ConfigurationError("litert does not run here")
 
+    monkeypatch.setattr(choice, "find_spec", lambda name: None)
+    found = choose(wanted, LAYERS, "softmax")
+    assert isinstance(found.trainer, NumpyTrainer)
+    assert (found.name, found.why) == ("numpy", 'LiteRT is not installed: pip install "hushfleet[tflite]"')
+    monkeypatch.setattr(choice, "find_spec", lambda name: True)
     monkeypatch.setattr(litert_trainer, "find_runtime", none)
     found = choose(wanted, LAYERS, "softmax")
     assert isinstance(found.trainer, NumpyTrainer)
