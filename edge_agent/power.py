@@ -1,10 +1,12 @@
-"""Whether this device has the power to train now, by what Linux shows of batteries, mains and heat (sysfs)."""
+"""Whether this device has the power to train now: batteries, mains and heat by Linux (sysfs), a UPS by NUT."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from edge_agent.nut import address, charge_on_battery
 from hushfleet.configuration import Range
+from hushfleet.errors import LinkError
 from hushfleet.wire.round import BATTERY, BUSY
 
 SYSFS = Path("/sys/class")
@@ -19,10 +21,17 @@ class PowerSettings:
     Attributes:
         battery: 0 to 1: on battery it trains only with at least this charge; 1 for never on battery.
         hottest: degrees Celsius above which it does not train; 0 for no limit.
+        nut: a UPS that supplies it, "ups@host" or "ups@host:port", for which `battery` holds as well; one that does not
+            answer lets it not train.
     """
 
     battery: Annotated[float, Range(0, 1)] = 0.0
     hottest: Annotated[float, Range(0, 200)] = 0.0
+    nut: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.nut is not None:
+            address(self.nut)
 
 
 class Power:
@@ -37,7 +46,12 @@ class Power:
 
     def unfit(self) -> Unfit | None:
         """Why not to train now; None if nothing speaks against it."""
-        charge, least = self._charge(), self._settings.battery
+        least = self._settings.battery
+        try:
+            charges = [self._charge(), charge_on_battery(self._settings.nut) if self._settings.nut and least else None]
+        except LinkError as error:
+            return BATTERY, str(error)
+        charge = min((charge for charge in charges if charge is not None), default=None)
         if least and charge is not None and (charge < least or least == 1):
             return BATTERY, f"on battery with {charge:.0%} of its charge, where battery = {least:g} is set"
         heat = self._heat()
