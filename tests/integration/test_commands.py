@@ -160,6 +160,7 @@ def test_check_and_test_of_a_good_device_end_well_and_nothing_is_sent(fleet: Fle
         shown = {line[:12].strip(): line[12:] for line in tested.stdout.splitlines()}
         assert shown["rows"] == "30 to train on, 10 kept aside"
         assert shown["plan"] == "round 1"
+        assert shown["trainer"].startswith(("numpy: ", "litert: "))
         assert shown["would send"] == "5568 bytes in 22 chunks, masked: noise to everyone else"
         before, after = (float(word) for word in shown["loss"].split() if word[0].isdigit())
         assert after < before
