@@ -65,6 +65,15 @@ def _known(profile: FirmwareProfile) -> _Known | None:
     return _Known(profile.compute, energy, 125 * link.rate_up.value, 125 * link.rate_down.value, tail)
 
 
+def check_figures(settings: BudgetSettings, profile: FirmwareProfile) -> None:
+    """ConfigurationError if there is a limit, and the profile lacks the figures to keep it."""
+    if settings.energy and _known(profile) is None:
+        raise ConfigurationError(
+            f"energy is set under [budget], but the profile {profile.name} lacks {', '.join(profile.lacking())}: "
+            "docs/planning.md tells what stands there"
+        )
+
+
 class Budget:
     """One device's spending of energy. Safe to use from several threads.
 
@@ -86,12 +95,8 @@ class Budget:
         failed: Callable[[str], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
+        check_figures(settings, profile)
         self._settings, self._known = settings, _known(profile)
-        if settings.energy and self._known is None:
-            raise ConfigurationError(
-                f"energy is set under [budget], but the profile {profile.name} lacks {', '.join(profile.lacking())}: "
-                "docs/planning.md tells what stands there"
-            )
         self._only = Schedule(asleep=settings.hours) if settings.hours else None
         self._path, self._failed, self._clock = path, failed, clock
         self._lock = threading.Lock()

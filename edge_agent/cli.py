@@ -10,7 +10,7 @@ import click
 from edge_agent.settings import AgentSettings
 from hushfleet import BUILD_TIME
 from hushfleet.configuration import load
-from hushfleet.errors import ConfigurationError, LinkError
+from hushfleet.errors import ConfigurationError, HushfleetError, LinkError
 from hushfleet.journal import Journal
 from hushfleet.trust import READY, REMEDIES
 from hushfleet.wire.schema import Schema
@@ -38,6 +38,8 @@ def run(config: Path) -> None:
 def check(config: Path) -> None:
     """Find what is wrong with CONFIG, its files, this device's clock and the way to the broker; change nothing."""
     from edge_agent.agent import link_settings, load_bundle, profile_of, status_path
+    from edge_agent.budget import check_figures
+    from edge_agent.power import Power
     from hushfleet.mqtt.probe import probe
     from hushfleet.mqtt.topics import Topics
     from hushfleet.mqtt.validity import expiring
@@ -49,6 +51,12 @@ def check(config: Path) -> None:
     _say("bundle", f"{bundle.name}, index {bundle.index}")
     profile = profile_of(settings, bundle)
     _say("profile", f"{profile.name}: chunk {profile.link.chunk} bytes, window {profile.link.window}")
+    try:
+        check_figures(settings.budget, profile)
+        if ups := Power(settings.power).says():
+            _say("ups", ups)
+    except HushfleetError as error:
+        problems.append(str(error))
     if time.time() < BUILD_TIME:
         problems.append(f"this device's clock shows {time.strftime('%Y-%m-%d')}, before its software was made; set it")
     if settings.sensors:

@@ -188,7 +188,10 @@ class LiveModel:
         version, parameters = self._target[0], spec.parameters()
         chained = not self._doubted and self._leads(self.version, self.hash, version)
         if self._plain is None:
-            return self._next_delta(spec) if chained else None
+            # The version that a rollback went back to has a snapshot with every codec, too.
+            back = self._rollback is not None and self._rollback.version == version
+            found = Wanted("snapshot", version, 8 * parameters) if back else None
+            return self._next_delta(spec) if chained else found
         if self._plain:
             # A packed residue of the plain codec takes two bytes where a snapshot takes four.
             if chained and version - self.version <= 2:

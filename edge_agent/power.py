@@ -59,6 +59,13 @@ class Power:
             return BUSY, f"at {heat:.0f} degrees Celsius, more than {self._settings.hottest:g}"
         return None
 
+    def says(self) -> str:
+        """What a UPS says now, for its owner; empty if none is named. LinkError if it does not answer."""
+        if not self._settings.nut:
+            return ""
+        charge = charge_on_battery(self._settings.nut)
+        return "not on battery" if charge is None else f"on battery with {charge:.0%} of its charge"
+
     def _charge(self) -> float | None:
         """Charge of the fullest battery while nothing else supplies this device; None otherwise."""
         supplies = [path for path in self._root.glob("power_supply/*") if _word(path / "scope") != "Device"]

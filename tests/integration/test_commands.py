@@ -286,6 +286,16 @@ def test_the_bundle_of_another_role(device: Bench, fleet: Fleet, what: str, tmp_
 # The way to the broker.
 
 
+def test_check_names_a_budget_that_cannot_be_kept_and_a_ups_that_does_not_answer(device: Bench) -> None:
+    device.config.write_text(device.config.read_text() + "\n[budget]\nenergy = 1.0\n")
+    check_refusal(
+        device.run("check"), 2, "energy is set under [budget], but the profile small lacks", "docs/planning.md"
+    )
+    nut = f"box@127.0.0.1:{free_port()}"
+    device.config.write_text(device.config.read_text().replace("energy = 1.0", f'[power]\nnut = "{nut}"'))
+    check_refusal(device.run("check"), 2, f"the UPS {nut} does not answer", "is upsd running there?")
+
+
 def test_a_broker_that_cannot_be_reached_is_named_with_the_remedy(device: Bench, host: Bench) -> None:
     port = free_port()
     device.broker(f"port = {port}")

@@ -3,17 +3,18 @@
 from dataclasses import replace
 
 import golden_fleet
+import golden_round
 import pytest
 from rotated_reference import name_of
 
-from edge_agent.live_model import RECORD, BehindError, LiveModel
+from edge_agent.live_model import RECORD, BehindError, LiveModel, Wanted
 from hushfleet.actions import Erase
 from hushfleet.errors import RefusedError
 from hushfleet.learning.layers import initial_flat
 from hushfleet.scratch import ScratchStore
 from hushfleet.wire.documents import ModelSpec, Policy
 from hushfleet.wire.framing import read
-from hushfleet.wire.round import ABORTED, APPLIED, ROLLBACK, VOID, Metrics, Result, bitmap
+from hushfleet.wire.round import ABORTED, APPLIED, ROLLBACK, STATISTICS, VOID, Metrics, Plan, Result, bitmap
 
 DOCUMENTS = golden_fleet.documents().documents
 POLICY, SPEC = read(DOCUMENTS["policy"], Policy), read(DOCUMENTS["model"], ModelSpec)
@@ -84,3 +85,13 @@ def test_of_two_results_that_make_a_version_the_later_rounds_counts() -> None:
         live.note(result)
     assert live.result_of(name_of(9))
     assert not live.result_of(name_of(7))
+
+
+def test_a_device_that_knows_only_a_statistics_plan_fetches_the_version_gone_back_to() -> None:
+    live = following(8)
+    live.expect(replace(read(golden_round.played().plan, Plan), kind=STATISTICS))
+    assert live.wanted(SPEC) is None
+    back = result_of(11, ROLLBACK, 6)
+    live.note(back)
+    live.follow(back, POLICY, 8)
+    assert live.wanted(SPEC) == Wanted("snapshot", 6, 8 * SPEC.parameters())
