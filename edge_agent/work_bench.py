@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edge_agent.training.choice import TrainerName
+    from edge_agent.training.choice import Wanted
     from edge_agent.training.numpy_trainer import Trainer
     from hushfleet.codec import LocalReport
     from hushfleet.learning.local import Evaluation
@@ -37,7 +37,7 @@ class WorkBench:
     def __init__(
         self,
         source: Source | None,
-        wanted: "TrainerName" = "auto",
+        wanted: "Wanted" = "auto",
         chosen: Callable[[str, str], None] = lambda name, why: None,
     ) -> None:
         self._source, self._wanted, self._chosen = source, wanted, chosen

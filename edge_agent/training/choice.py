@@ -13,7 +13,8 @@ from hushfleet.errors import ConfigurationError
 from hushfleet.learning.layers import Head, initial_flat
 from hushfleet.wire.layers import Layer
 
-TrainerName = Literal["auto", "numpy", "litert"]
+TrainerName = Literal["numpy", "litert"]
+Wanted = TrainerName | Literal["auto"]
 ROWS = 32
 _STEPS = 3
 
@@ -69,7 +70,7 @@ def litert_trouble() -> str:
     return ""
 
 
-def choose(wanted: TrainerName, layers: Sequence[Layer], head: Head) -> Choice:
+def choose(wanted: Wanted, layers: Sequence[Layer], head: Head) -> Choice:
     """The trainer for a model; numpy's where the other does not work, whatever is wanted."""
     numpy = NumpyTrainer(layers, head)
     if wanted == "numpy":
