@@ -38,8 +38,11 @@ _EXAMPLES = examples()
     type=click.Path(path_type=Path, file_okay=False),
     help="Keep keys, configurations and logs in this new directory.",
 )
+@click.option("--choices", type=click.IntRange(1), help="Judge only the first so many choices of who is new.")
 @click.option("--rounds", type=click.IntRange(1, 1000), help="How many; the example says so if it is not given.")
-def demo(name: str, report: Path | None, output: Path, keep: Path | None, rounds: int | None) -> None:
+def demo(
+    name: str, report: Path | None, output: Path, keep: Path | None, choices: int | None, rounds: int | None
+) -> None:
     """Train one model over a real broker, every update masked, on real recordings, each device's in its own process.
 
     watch: ten people's smartwatches, the exercises of people whom the model never saw. turbines: four wind turbines,
@@ -58,7 +61,7 @@ def demo(name: str, report: Path | None, output: Path, keep: Path | None, rounds
             raise click.BadParameter(f"{name} needs {example.fewest_rounds} at least", param_hint="--rounds")
         federation = _federate(console, directory, example, rounds)
         seconds = time.monotonic() - began
-        outcome, splits = _measure(console, federation, example, seconds)
+        outcome, splits = _measure(console, federation, example, choices, seconds)
         seen = _evidence(federation)
         finding = example.finding(seen.model, federation.course)
         picture = _draw(federation.course, example, outcome, seen, finding, output)
@@ -85,11 +88,12 @@ def _federate(console: Console, directory: Path, example: Example, rounds: int) 
 
 
 def _measure(
-    console: Console, federation: Federation, example: Example, seconds: float
+    console: Console, federation: Federation, example: Example, choices: int | None, seconds: float
 ) -> tuple[results.Outcome, list[Split]]:
     alone, pooled = example.without_federation()
-    with progress(console, example.words.choices, example.choices) as bar:
-        splits = example.splits(lambda _: bar.advance(bar.task_ids[0]))
+    count = min(choices or example.choices, example.choices)
+    with progress(console, example.words.choices, count) as bar:
+        splits = example.splits(count, lambda _: bar.advance(bar.task_ids[0]))
     course, parameters = federation.course, parameter_count(example.task.layers)
     rounds = len(course.rounds)
     federated = course.score(course.rounds[-1]["version"])
@@ -149,7 +153,7 @@ def _tell(
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
-    for row in results.table(example.words, outcome, splits, finding):
+    for row in results.table(example.words, outcome, splits, example.choices, finding):
         table.add_row(*row)
     console.print(table)
     console.print(example.words.epilogue, highlight=False)

@@ -28,8 +28,8 @@ class Example(Protocol):
     def finding(self, model: Flat, course: Course) -> Finding | None:
         """What the federation's last model shows beside its score; None if nothing."""
 
-    def splits(self, each: Callable[[Split], None]) -> list[Split]:
-        """Every choice of who is new, sums in memory; `each` is called after every one."""
+    def splits(self, count: int, each: Callable[[Split], None]) -> list[Split]:
+        """The first `count` choices of who is new, sums in memory; `each` is called after every one."""
 
 
 def examples() -> dict[str, Callable[[], Example]]:

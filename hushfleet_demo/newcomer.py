@@ -92,10 +92,10 @@ class Newcomers:
         pooled = trained_at_once(self.task, together([*self.training(new).values()]), f"pooled, {new} new")
         return self.task.judge(self.alone(new), judged), self.task.judge(pooled, judged)
 
-    def splits(self, each: Callable[[Split], None]) -> list[Split]:
-        """Each device as the new one; `each` is called after every one."""
+    def splits(self, count: int, each: Callable[[Split], None]) -> list[Split]:
+        """Each of the first `count` devices as the new one; `each` is called after every one."""
         splits = []
-        for new in self.recordings:
+        for new in self.recordings[:count]:
             alone, pooled = self.without_federation(new.name)
             model = federated(self.task, self.training(new.name), f"{new.name} new")
             split = Split((new.name,), self.task.judge(model, new.between(*self.judged)), alone, pooled)

@@ -28,7 +28,7 @@ class Words:
         measure: what a score is.
         new: what the scores at the end are.
         alone: the model that a device has without a fleet.
-        mean: of the row of all choices, with `{splits}` in it.
+        mean: what the choices are, in the row of their mean.
         epilogue: what is to be said under the figures.
         more_is_better: whether a higher score is a better one.
     """
@@ -75,7 +75,7 @@ class Outcome:
         dropouts: participants killed while their upload was incomplete.
         recoveries: committee members whose masks the others recovered.
         bits_per_parameter: of one upload, tail included.
-        all_splits: the means over all choices of who is new, sums in memory.
+        all_splits: the means over all choices of who is new, or the first ones, sums in memory.
         seconds: from the first process to the last, set-up of the fleet included.
     """
 
@@ -217,8 +217,10 @@ def draw(
     pyplot.close(figure)
 
 
-def table(words: Words, outcome: Outcome, splits: list[Split], finding: Finding | None) -> list[tuple[str, str]]:
-    """The figures as rows for a person."""
+def table(
+    words: Words, outcome: Outcome, splits: list[Split], choices: int, finding: Finding | None
+) -> list[tuple[str, str]]:
+    """The figures as rows for a person; `choices` is how many there are, of which `splits` may be the first ones."""
     accuracy, traffic, means = outcome.accuracy, outcome.bytes, outcome.all_splits
     over = [split.federated - split.alone for split in splits]
     worst = min(over) if words.more_is_better else max(over)
@@ -233,7 +235,7 @@ def table(words: Words, outcome: Outcome, splits: list[Split], finding: Finding 
             f"all rows pooled {accuracy.central_unseen:.3f}",
         ),
         (
-            words.mean.format(splits=len(splits)),
+            f"mean over {'all' if len(splits) == choices else f'{len(splits)} of'} {choices} {words.mean}",
             f"federated {means['federated']:.3f}, own model {means['alone']:.3f}, pooled {means['pooled']:.3f} "
             f"(sums in memory; the worst choice {worst:+.3f} over own)",
         ),

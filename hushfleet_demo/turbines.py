@@ -53,7 +53,7 @@ class Turbines:
         measure="mean absolute error",
         new="error at the new turbine",
         alone="its own 17 days alone",
-        mean="mean over all {splits} choices of it",
+        mean="choices of it",
         epilogue="Mean absolute errors of the expected power, in parts of the rated power, 2050 kW. The new turbine is "
         f"{NEW}: one choice of four, taken because it lies closest to the mean of all.",
         more_is_better=False,
@@ -89,6 +89,6 @@ class Turbines:
         fleet, masked_error = self._fleet, course.rounds[-1]["evaluation_loss"]
         return alarms(TASK, model, fleet.alone(NEW), fleet.recording(NEW), JUDGED, masked_error)
 
-    def splits(self, each: Callable[[Split], None]) -> list[Split]:
-        """Each turbine as the new one."""
-        return self._fleet.splits(each)
+    def splits(self, count: int, each: Callable[[Split], None]) -> list[Split]:
+        """Each of the first `count` turbines as the new one."""
+        return self._fleet.splits(count, each)

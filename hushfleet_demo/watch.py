@@ -36,13 +36,13 @@ class Watch:
     words = Words(
         name="watch",
         agents="ten agents",
-        choices="all choices of two unseen people",
+        choices="choices of two unseen people",
         score="accuracy on unseen people",
         title="Accuracy on the two people whom the model never saw",
         measure="accuracy",
         new="accuracy on two unseen people",
         alone="a person's own model",
-        mean="mean over all {splits} choices of two",
+        mean="choices of two",
         epilogue=f"The unseen are people {' and '.join(map(str, UNSEEN))}: one choice of 45, taken because it lies "
         "closest to the mean of all.",
         more_is_better=True,
@@ -84,9 +84,9 @@ class Watch:
     def finding(self, model: Flat, course: Course) -> None:
         """Nothing beside the accuracy."""
 
-    def splits(self, each: Callable[[Split], None]) -> list[Split]:
-        """Every choice of two unseen people."""
-        return run_splits(self._people, self.choices, each)
+    def splits(self, count: int, each: Callable[[Split], None]) -> list[Split]:
+        """The first `count` choices of two unseen people."""
+        return run_splits(self._people, count, each)
 
     def _sides(self) -> tuple[list[Person], list[Person]]:
         unseen = [person for person in self._people if person.number in UNSEEN]

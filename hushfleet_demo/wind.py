@@ -58,7 +58,7 @@ class Wind:
         measure="mean absolute error",
         new="error at the new station",
         alone="its own 30 days alone",
-        mean="mean over all {splits} choices of it",
+        mean="choices of it",
         epilogue=f"Mean absolute errors of the next day's mean wind, in parts of {RANGE:.0f} knots. The new station is "
         f"{NEW}: one choice of twelve, taken because it lies closest to the mean of all.",
         more_is_better=False,
@@ -108,6 +108,6 @@ class Wind:
             draw,
         )
 
-    def splits(self, each: Callable[[Split], None]) -> list[Split]:
-        """Each station as the new one."""
-        return self._fleet.splits(each)
+    def splits(self, count: int, each: Callable[[Split], None]) -> list[Split]:
+        """Each of the first `count` stations as the new one."""
+        return self._fleet.splits(count, each)

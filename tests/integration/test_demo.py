@@ -56,7 +56,8 @@ def start(*arguments: str) -> "subprocess.Popen[str]":
 def test_it_trains_through_both_accidents_and_reports_what_it_measured(tmp_path: Path) -> None:
     needs(WATCH)
     report = tmp_path / "report.json"
-    demo = start("--report", str(report), "--output", str(tmp_path), "--rounds", "24", "--keep", str(tmp_path / "kept"))
+    few = ("--rounds", "24", "--choices", "2")
+    demo = start("--report", str(report), "--output", str(tmp_path), "--keep", str(tmp_path / "kept"), *few)
     said, _ = demo.communicate(timeout=110)
     assert demo.returncode == 0, said
     found = json.loads(report.read_text())
@@ -75,13 +76,14 @@ def test_it_trains_through_both_accidents_and_reports_what_it_measured(tmp_path:
 def test_four_turbines_expect_the_power_of_a_new_one(tmp_path: Path) -> None:
     needs(TURBINES)
     report, kept = tmp_path / "report.json", tmp_path / "kept"
-    demo = start("turbines", "--report", str(report), "--output", str(tmp_path), "--rounds", "4", "--keep", str(kept))
+    few = ("--rounds", "4", "--choices", "2")
+    demo = start("turbines", "--report", str(report), "--output", str(tmp_path), "--keep", str(kept), *few)
     said, _ = demo.communicate(timeout=110)
     assert demo.returncode == 0, said
     assert "gives up a rule of safety: tiny_fleet = true" in said
     found = json.loads(report.read_text())
     assert set(found) == {field.name for field in fields(Outcome)}
-    assert (found["devices"], found["rounds"], found["all_splits"]["splits"]) == (4, 4, 4)
+    assert (found["devices"], found["rounds"], found["all_splits"]["splits"]) == (4, 4, 2)
     assert 0 < found["accuracy"]["federated_unseen"] < 0.05
     assert 0 < found["all_splits"]["pooled"] < found["all_splits"]["federated"] < found["all_splits"]["alone"] < 0.05
     assert (tmp_path / "turbines.png").read_bytes().startswith(b"\x89PNG")
