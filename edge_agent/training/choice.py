@@ -38,7 +38,8 @@ class Choice:
 class _Numbers:
     steps: int = _STEPS
     batch: int = ROWS
-    rate: float = 0.01
+    # So small that nothing can diverge.
+    rate: float = 1e-6
     momentum: float = 0.9
     proximal: float = 0.0
 
@@ -77,11 +78,12 @@ def choose(wanted: Wanted, layers: Sequence[Layer], head: Head) -> Choice:
         return Choice("numpy", "as the settings say", numpy)
     try:
         litert = make_trainer("litert", layers, head)
+        litert_took = step_time(litert, layers, head, 0)
     except ConfigurationError as error:
         return Choice("numpy", str(error), numpy)
     if wanted == "litert":
         return Choice("litert", "as the settings say", litert)
-    took = {"numpy": step_time(numpy, layers, head, 0), "litert": step_time(litert, layers, head, 0)}
+    took = {"numpy": step_time(numpy, layers, head, 0), "litert": litert_took}
     why = ", ".join(f"{name} {1e6 * seconds:.0f} µs a step" for name, seconds in took.items())
     if took["litert"] < took["numpy"]:
         return Choice("litert", why, litert)

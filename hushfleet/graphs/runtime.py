@@ -74,8 +74,10 @@ def _working(name: str, schema: str, interpreter: str, remedy: str) -> Runtime:
     except ImportError as error:
         raise ConfigurationError(f"{name} is not installed or cannot be loaded ({error}): {remedy}") from None
     # What a library built for another numpy raises, late.
-    except (SystemError, AttributeError, RuntimeError) as error:
+    except (SystemError, AttributeError) as error:
         raise ConfigurationError(f"{name} does not run here ({type(error).__name__}): {remedy}") from None
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error}; {remedy}") from None
     if out.tolist() != [0, 1]:
         raise ConfigurationError(f"{name} computes wrong numbers here: {remedy}")
     return runtime
@@ -107,31 +109,33 @@ class Session:
     """An open graph file: exact checks of what goes in, and one caller at a time.
 
     Raises:
-        ConfigurationError: the file is not what was sealed.
+        ConfigurationError: the file is not what was sealed, or the runtime cannot open it.
     """
 
     def __init__(self, runtime: Runtime, file: SealedFile) -> None:
+        self._name = runtime.name
         if _seal(file.data) != file.seal:
             raise ConfigurationError("the graph's file was changed or damaged since it was made; make it anew")
         # The interpreter reads from these very bytes as long as it lives.
         self._data = file.data
-        # A second thread would gain nothing on small models, and a process that forks would hang in it.
-        self._interpreter = runtime.interpreter(model_content=self._data, num_threads=1)
         self._lock = threading.Lock()
-        self._runners = {name: self._interpreter.get_signature_runner(name) for name in self._names()}
+        try:
+            # A second thread would gain nothing on small models, and a process that forks would hang in it.
+            self._interpreter = runtime.interpreter(model_content=self._data, num_threads=1)
+            names = list(self._interpreter.get_signature_list())
+            self._runners = {name: self._interpreter.get_signature_runner(name) for name in names}
+        except (RuntimeError, ValueError) as error:
+            raise ConfigurationError(f"{runtime.name} cannot open the graph: {_first_line(error)}") from None
         self._inputs = {
             name: {key: (tuple(one["shape"].tolist()), one["dtype"]) for key, one in runner.get_input_details().items()}
             for name, runner in self._runners.items()
         }
 
-    def _names(self) -> list[str]:
-        return list(self._interpreter.get_signature_list())
-
     def call(self, signature: str, **inputs: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         """Run one signature; arrays of exactly its names, shapes and types. Any thread may call.
 
         Raises:
-            ConfigurationError: an array that does not fit, before the runtime has seen it.
+            ConfigurationError: an array that does not fit, before the runtime has seen it; or the runtime failed.
         """
         wanted = self._inputs[signature]
         if inputs.keys() != wanted.keys():
@@ -144,7 +148,10 @@ class Session:
                     f"{signature} takes {name} as {expected}, not {given.dtype}{list(given.shape)}"
                 )
         with self._lock:
-            return dict(self._runners[signature](**inputs))
+            try:
+                return dict(self._runners[signature](**inputs))
+            except RuntimeError as error:
+                raise ConfigurationError(f"{self._name} failed at the graph: {_first_line(error)}") from None
 
     def answer(self, signature: str, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """What a signature from `x` to `out` gives in real numbers, if it computes in integers too; as `call`."""
@@ -153,6 +160,10 @@ class Session:
         out = self.call(signature, x=_quantized(x, taken))["out"]
         scale, zero = given["quantization"]
         return np.asarray((out - np.float32(zero)) * np.float32(scale) if scale else out, np.float32)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _quantized(x: npt.NDArray[np.float32], tensor: dict[str, Any]) -> npt.NDArray[Any]:

@@ -300,6 +300,36 @@ def test_litert_outlives_damaged_files_that_were_sealed_so(runtime: Runtime) -> 
     assert int(done.stdout) > 50
 
 
+class Failing:
+    """A runtime that fails while it opens a graph, or later."""
+
+    def __init__(self, runtime: Runtime, opens: bool) -> None:
+        self._runtime, self._opens = runtime, opens
+
+    def __call__(self, **arguments: Any) -> Any:
+        if not self._opens:
+            raise ValueError("Op builtin_code out of range: 999\nmore")
+        opened = self._runtime.interpreter(**arguments)
+        runner = opened.get_signature_runner
+
+        def fails(**_: Any) -> None:
+            raise RuntimeError("tensor arena exhausted")
+
+        def failing(name: str) -> Any:
+            details = staticmethod(runner(name).get_input_details)
+            return type("Runner", (), {"get_input_details": details, "__call__": staticmethod(fails)})()
+
+        return SimpleNamespace(get_signature_list=opened.get_signature_list, get_signature_runner=failing)
+
+
+def test_a_runtime_that_fails_says_so_in_our_words(runtime: Runtime) -> None:
+    with pytest.raises(ConfigurationError, match=f"{runtime.name} cannot open the graph: Op builtin_code .* 999$"):
+        session(replace(runtime, interpreter=Failing(runtime, opens=False)))
+    opened = session(replace(runtime, interpreter=Failing(runtime, opens=True)))
+    with pytest.raises(ConfigurationError, match=f"{runtime.name} failed at the graph: tensor arena exhausted"):
+        opened.call("grad", **inputs())
+
+
 # Which runtime there is.
 
 
