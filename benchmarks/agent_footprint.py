@@ -1,4 +1,4 @@
-"""What an agent takes of a gateway: storage, memory, the time to start, and what it writes while nothing happens.
+"""What an agent takes of a gateway: storage, memory, the time to start, and what it does while nothing happens.
 
     python benchmarks/agent_footprint.py --json FILE [--codec plain] [--idle 120] [--rounds 5]
 
@@ -8,7 +8,8 @@ fleet's documents, but too few others are there for a round. Then they come, and
 trained. `rss_training_mb` is the most that was ever resident, `rss_idle_mb` what is when the idle time ends.
 
 `bytes_written_per_idle_day` is what the kernel counts as written to storage (write_bytes of /proc/PID/io, whole pages)
-during the idle time, times what that is of a day: a file system's own journal is not in it.
+during the idle time, times what that is of a day: a file system's own journal is not in it. `idle_core_percent` is the
+processor time of the idle time, in percent of one core.
 """
 
 import json
@@ -23,6 +24,7 @@ from typing import Any
 
 import click
 from goals import Goal
+from process_figures import memory, processor_seconds, written
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "integration"))
 
@@ -37,6 +39,8 @@ STARTS = 5
 DAY = 86_400
 IDLE_GOAL, TRAINING_GOAL = 35, 60
 """MB."""
+IDLE_CORE_GOAL = 1
+"""Percent."""
 IMPORT = """
 import time
 began = time.process_time()
@@ -133,12 +137,16 @@ def running(directory: Path, python: Path, codec: str, idle: float, rounds: int)
         fleet.start(COORDINATOR, AGENT)
         agent = fleet.processes[AGENT].pid
         fleet.wait_for(AGENT, "state", state="ready")
-        before, began = _written(agent), time.monotonic()
+        before, used, began = written(agent), processor_seconds(agent), time.monotonic()
         with click.progressbar(range(max(1, round(idle))), label="idle", file=sys.stderr) as seconds:
             for second in seconds:
                 time.sleep(max(0.0, began + (second + 1) * idle / max(1, round(idle)) - time.monotonic()))
-        written, elapsed = _written(agent) - before, time.monotonic() - began
-        found = {"rss_idle_mb": _memory(agent, "VmRSS"), "bytes_written_per_idle_day": written * DAY / elapsed}
+        elapsed = time.monotonic() - began
+        found = {
+            "rss_idle_mb": memory(agent, "VmRSS"),
+            "bytes_written_per_idle_day": (written(agent) - before) * DAY / elapsed,
+            "idle_core_percent": 100 * (processor_seconds(agent) - used) / elapsed,
+        }
         if "numpy" in Path(f"/proc/{agent}/maps").read_text():
             raise click.ClickException("the idle agent has loaded numpy; its memory is not that of an idle one")
         fleet.start(*fleet.members)
@@ -146,19 +154,7 @@ def running(directory: Path, python: Path, codec: str, idle: float, rounds: int)
             fleet.wait_for(AGENT, "round", round=number, outcome="applied", included=True)
             click.echo(f"round {number} of {rounds}", err=True)
         fleet.wait_for(AGENT, "score", version=rounds)
-        return found | {"rss_training_mb": _memory(agent, "VmHWM")}
-
-
-def _memory(pid: int, which: str) -> float:
-    """Resident now (VmRSS) or at most (VmHWM), MB."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(which))
-
-
-def _written(pid: int) -> int:
-    """Bytes that the kernel has sent, or will send, to storage for a process."""
-    lines = Path(f"/proc/{pid}/io").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("write_bytes"))
+        return found | {"rss_training_mb": memory(agent, "VmHWM")}
 
 
 def goals(figures: dict[str, Any]) -> list[Goal]:
@@ -166,6 +162,7 @@ def goals(figures: dict[str, Any]) -> list[Goal]:
     return [
         Goal("resident while idle, MB", figures["rss_idle_mb"], IDLE_GOAL, False),
         Goal("resident at most, 100,000 parameters, MB", figures["rss_training_mb"], TRAINING_GOAL, False),
+        Goal("of one core while idle, %", figures["idle_core_percent"], IDLE_CORE_GOAL, False),
     ]
 
 
@@ -176,7 +173,7 @@ def goals(figures: dict[str, Any]) -> list[Goal]:
 @click.option("--idle", type=click.FloatRange(min=1), default=120.0, show_default=True, help="Seconds to be idle.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="To train in.")
 def main(json_path: Path, codec: str, idle: float, rounds: int) -> None:
-    """An agent's storage, memory, start and idle writing, from an installation of its own in a real fleet."""
+    """An agent's storage, memory, start and idle hours, from an installation of its own in a real fleet."""
     with tempfile.TemporaryDirectory(prefix="hushfleet-bench-") as directory:
         try:
             python = install(Path(directory))

@@ -21,6 +21,7 @@ import numpy as np
 import paho.mqtt.client as mqtt
 from goals import Goal
 from paho.mqtt.enums import CallbackAPIVersion
+from process_figures import processor_seconds
 
 from broker.local import HOST, LocalBroker, free_port
 from edge_agent.collector import Collector
@@ -105,18 +106,13 @@ def _listen(port: int, seconds: float, agent_process: int) -> dict[str, float]:
         published[sample] = time.time()
         client.publish("wrist", json.dumps({**said, "at": sample / RATE}))
         if not late:
-            began, spent = time.time(), _processor_seconds(agent_process)
+            began, spent = time.time(), processor_seconds(agent_process)
         sample += 1
-    share = (_processor_seconds(agent_process) - spent) / (time.time() - began)
+    share = (processor_seconds(agent_process) - spent) / (time.time() - began)
     client.disconnect()
     client.loop_stop()
     p50, p99 = np.percentile(late, [50, 99])
     return {"scores": len(late), "p50_ms": float(p50), "p99_ms": float(p99), "agent_core_share": share}
-
-
-def _processor_seconds(process: int) -> float:
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
 
 
 @click.command()

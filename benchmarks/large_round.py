@@ -9,7 +9,6 @@ from the first upload until the last one is durable.
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from typing import Any
 import click
 from goals import Goal
 from large_round_fleet import MEMBERS, Load, make_fleet
+from process_figures import memory, processor_seconds
 
 from hushfleet.actions import Publish
 from hushfleet.errors import HushfleetError
@@ -64,16 +64,16 @@ def measure(directory: Path, devices: int, parameters: int, size: int) -> dict[s
 
 
 def _coordinator_side(coordinator: Process, load: Load, messages: Sequence[Publish]) -> dict[str, float]:
-    before, began = _processor_seconds(coordinator.pid), time.monotonic()
+    before, began = processor_seconds(coordinator.pid), time.monotonic()
     load.send(messages)
     load.await_receipts()
-    after, ended = _processor_seconds(coordinator.pid), time.monotonic()
+    after, ended = processor_seconds(coordinator.pid), time.monotonic()
     load.check_model()
     return {
         "coordinator_seconds": after - before,
         "receipts_after_seconds": ended - began,
         "model_after_seconds": time.monotonic() - began,
-        "coordinator_peak_rss_mb": _peak_memory(coordinator.pid),
+        "coordinator_peak_rss_mb": memory(coordinator.pid, "VmHWM"),
     }
 
 
@@ -101,18 +101,6 @@ def _floor_side(local: LocalFleet, load: Load, messages: Sequence[Publish]) -> d
         finally:
             floor.kill()
     return {"floor_seconds": figures["seconds"]}
-
-
-def _processor_seconds(pid: int) -> float:
-    """What a process has used so far, on all its threads, in the system and in itself."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _peak_memory(pid: int) -> float:
-    """Resident at most, MB."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def plot(rounds: Sequence[dict[str, float]], path: Path) -> None:

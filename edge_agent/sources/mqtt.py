@@ -10,10 +10,7 @@ from typing import Literal
 from edge_agent.local_mqtt import LocalBroker, LocalMqtt
 from edge_agent.sources.catalogue import Catalogue
 from edge_agent.sources.decoders.decoder import Decoder, Message
-from edge_agent.sources.decoders.home_assistant import HomeAssistant
 from edge_agent.sources.decoders.json_topics import JsonTopic, JsonTopics
-from edge_agent.sources.decoders.tasmota import Tasmota
-from edge_agent.sources.decoders.zigbee2mqtt import Zigbee2Mqtt
 from edge_agent.sources.payloads import check_filter
 from edge_agent.sources.readings import Quantity, Reading
 from hushfleet.errors import ConfigurationError, MalformedError
@@ -57,6 +54,11 @@ class MqttFeedSettings:
 
     def _decoders(self) -> list[Decoder]:
         """A single topic that the owner names comes first, topics with wildcards last."""
+        # Three quarters of a MB, which every agent would hold whose settings name no such format.
+        from edge_agent.sources.decoders.home_assistant import HomeAssistant
+        from edge_agent.sources.decoders.tasmota import Tasmota
+        from edge_agent.sources.decoders.zigbee2mqtt import Zigbee2Mqtt
+
         single = tuple(one for one in self.json if not set("+#") & set(one.topic))
         others = tuple(one for one in self.json if one not in single)
         decoders: list[Decoder] = []
