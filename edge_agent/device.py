@@ -88,6 +88,7 @@ class Device:
         self._inbox = Inbox()
         saved = context.store.get(SEEN)
         self.seen = Seen.from_body(saved) if saved else Seen()
+        sheets.ended = self.seen.round if self.seen.ended() else max(0, self.seen.round - 1)
         self._describes = context.store.get(DESCRIBES) or b""
         self._plan_frame = self._settled_plan = b""
         self._calls: dict[int, bytes] = {}
@@ -382,7 +383,12 @@ class Device:
                 actions += self._on_result(self._results.pop(number), trust.policy, now)
             except HushfleetError as error:
                 actions.append(self._refused(self.context.topics.result(number), error))
+                actions += self._ask_for_rollback(error, now)
         return actions
+
+    def _ask_for_rollback(self, error: HushfleetError, now: float) -> list[Action]:
+        """What goes back has a rollback before it that this device may have missed: it is retained."""
+        return self._ask_results(now) if isinstance(error, BehindError) else []
 
     def _advance_calls(self, now: float) -> list[DeviceAction]:
         actions: list[DeviceAction] = []
@@ -400,7 +406,7 @@ class Device:
             return self._consider_plan(self._plan_frame, now)
         except HushfleetError as error:
             self._settled_plan = self._plan_frame
-            return [self._refused(self.context.topics.plan(), error)]
+            return [self._refused(self.context.topics.plan(), error), *self._ask_for_rollback(error, now)]
 
     def _consider_plan(self, data: bytes, now: float) -> list[DeviceAction]:
         """Verify a plan and hand it to the roles; wait while a document or the transcript is still on its way."""

@@ -30,7 +30,7 @@ class _Record(Table):
 
 
 class BehindError(RefusedError):
-    """A result that goes back behind the newest model known; the rollback that explains it may still be on its way."""
+    """A result or plan behind the newest model known; the rollback that explains it may be missing here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +152,12 @@ class LiveModel:
         """Aim at the base of a verified plan.
 
         Raises:
-            RefusedError: it is older than the newest model known, or another one under its number.
+            BehindError: it is older than the newest model known.
+            RefusedError: it is another one under its number.
         """
         known, known_hash = self._known()
         if version < known:
-            raise RefusedError(f"the plan's base {version} is older than the newest model known, {known}")
+            raise BehindError(f"the plan's base {version} is older than the newest model known, {known}")
         if version == known and version_hash != known_hash:
             raise RefusedError(f"two models under version {version}")
         self._aim(version, version_hash)

@@ -75,7 +75,7 @@ class Member:
         """Erase the secrets and the answer's bytes of every round ≤ `upto`, in every epoch."""
         if upto <= self._ended:
             return []
-        self._ended = upto
+        self._ended = self._sheets.ended = upto
         actions = self._sheets.erase_rounds(upto)
         return [*actions, *self._erase_sum(upto)]
 

@@ -83,7 +83,13 @@ class RoundSheet(Table):
 
 
 class Sheets:
-    """The attempts in memory, the rounds' secrets on disk alone."""
+    """The attempts in memory, the rounds' secrets on disk alone.
+
+    Attributes:
+        attempts: by epoch.
+        highest: the highest epoch this member knows.
+        ended: the newest round that is over: of those up to it no secret is kept any more.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -92,6 +98,7 @@ class Sheets:
         }
         saved = store.get(HIGHEST)
         self.highest = int.from_bytes(saved, "little") if saved else 0
+        self.ended = 0
 
     def raise_highest(self, epoch: int) -> list[Action]:
         """Epoch numbers only rise."""
@@ -106,7 +113,10 @@ class Sheets:
         return [Save(f"setup/{epoch:010}", attempt.to_body())]
 
     def save_rounds(self, call: Call, secrets: list[bytes], held: Mapping[int, list[bytes]]) -> list[Action]:
-        """Keep one sheet for each round of an epoch: `secrets` by k, `held` by dealer and k."""
+        """Keep one sheet for each round of an epoch: `secrets` by k, `held` by dealer and k.
+
+        None for a round that ended while the epoch was set up: a rollback is a round of its own.
+        """
         dealers = pack_indices(list(held))
         return [
             Save(
@@ -114,6 +124,7 @@ class Sheets:
                 RoundSheet(secret, dealers, b"".join(shares[k] for shares in held.values())).to_body(),
             )
             for k, secret in enumerate(secrets)
+            if call.first + k > self.ended
         ]
 
     def of_round(self, epoch: int, round_number: int) -> RoundSheet | None:

@@ -202,6 +202,33 @@ def test_whoever_slept_through_it_hears_of_it_however_many_rounds_came_to_nothin
     world.run(at_version(3), deadline=60)
 
 
+def test_whoever_missed_the_rollback_itself_asks_for_it() -> None:
+    world = World(make_fleet(4, 4), rounds=ROUNDS)
+    world.run(at_version(5))
+    lost = Topics(world.keys.fleet).result(world.conductor.round.last + 1)
+    world.faults = Faults(loss=1.0, hits=lambda topic: topic == lost)
+    world.roll_back(3)
+    world.run(lambda world: rotated_version(world)[0] == 3)
+    world.run_for(1)
+    world.faults = Faults()
+    assert world.device(ASLEEP).live._known()[0] == 5
+    world.run(at_version(3), deadline=120)
+    world.run(at_version(4), deadline=200)
+
+
+def test_a_round_that_it_takes_from_an_epoch_under_way_leaves_no_secret() -> None:
+    world = World(make_fleet(3, 4, committee_min=4), rounds=ROUNDS)
+    guard = guarded(world)
+    world.run(world.rounds_ended(2))
+    world.crash(1)
+    world.run(lambda world: world.counts[0, "round"] == 4)
+    world.roll_back(2)
+    world.run(lambda world: world.counts[0, "rollback"] == 1)
+    world.start(1)
+    world.run(at_version(4), deadline=4000)
+    guard.witness.check()
+
+
 # ---- and no further than the policy allows
 
 
