@@ -203,7 +203,7 @@ class LiveModel:
         cheaper = self.version >= key or (key - self.version) * self._delta_length <= snapshot
         if chained and (cheaper or not key_hash):
             return self._next_delta(spec)
-        if key and key_hash:
+        if key and key_hash and (self._doubted or not self.at(key, key_hash)):
             return Wanted("snapshot", key, 8 * parameters)
         if not key and self._leads(0, spec.zero, version):
             self._begin(spec)
