@@ -7,14 +7,14 @@ import golden_round
 import pytest
 from rotated_reference import name_of
 
-from edge_agent.live_model import RECORD, BehindError, LiveModel, Wanted
+from edge_agent.live_model import RECORD, RESULTS, BehindError, LiveModel, Wanted
 from hushfleet.actions import Erase
 from hushfleet.errors import RefusedError
 from hushfleet.learning.layers import initial_flat
 from hushfleet.scratch import ScratchStore
 from hushfleet.wire.documents import ModelSpec, Policy
 from hushfleet.wire.framing import read
-from hushfleet.wire.round import ABORTED, APPLIED, ROLLBACK, STATISTICS, VOID, Metrics, Plan, Result, bitmap
+from hushfleet.wire.round import ABORTED, APPLIED, ROLLBACK, ROTATED, STATISTICS, VOID, Metrics, Plan, Result, bitmap
 
 DOCUMENTS = golden_fleet.documents().documents
 POLICY, SPEC = read(DOCUMENTS["policy"], Policy), read(DOCUMENTS["model"], ModelSpec)
@@ -95,3 +95,12 @@ def test_a_device_that_knows_only_a_statistics_plan_fetches_the_version_gone_bac
     live.note(back)
     live.follow(back, POLICY, 8)
     assert live.wanted(SPEC) == Wanted("snapshot", 6, 8 * SPEC.parameters())
+
+
+def test_a_device_at_the_key_frame_asks_for_the_result_that_it_lacks() -> None:
+    live = following(18)
+    live._move(16, name_of(16), initial_flat(SPEC.layers, SPEC.init))
+    live.expect(replace(read(golden_round.played().plan, Plan), codec=ROTATED))
+    for result in (result_of(8, APPLIED, 16), result_of(10, APPLIED, 18)):
+        live.note(result)
+    assert live.wanted(SPEC) == Wanted(RESULTS, 18, 0)
