@@ -115,7 +115,8 @@ class Sheets:
     def save_rounds(self, call: Call, secrets: list[bytes], held: Mapping[int, list[bytes]]) -> list[Action]:
         """Keep one sheet for each round of an epoch: `secrets` by k, `held` by dealer and k.
 
-        None for a round that ended while the epoch was set up: a rollback is a round of its own.
+        None for a round that ended while the epoch was set up: as a rollback, or in another epoch, of which the members
+        were ready without this one.
         """
         dealers = pack_indices(list(held))
         return [

@@ -233,6 +233,8 @@ class Fleet:
                     "vault": str(self.store_path(name)),
                     "profile": "profile.toml",
                     "head": self.head,
+                    # LiteRT, where it is installed, says a line of its own on standard error.
+                    "trainer": "numpy",
                     "log": "json",
                 }
             )

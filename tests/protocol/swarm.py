@@ -33,7 +33,10 @@ FOUND_WITHIN = 10_000
 REPORT_EVERY = 60.0
 """Seconds between two lines of a soak."""
 
-REGRESSIONS = {"rounds-stop-after-a-clock-set-back-in-a-pause": 42}
+REGRESSIONS = {
+    "rounds-stop-after-a-clock-set-back-in-a-pause": 42,
+    "ready-too-late-and-with-the-secret-of-a-past-round": 208181,
+}
 """Seeds that find a fault the project once had, by its name; they run before all others.
 
 They do so while the draws stay as they are; what they found has a test of its own as well.

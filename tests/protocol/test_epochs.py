@@ -3,7 +3,11 @@
 import pytest
 from world import RoundSettings, World, make_fleet
 
+from edge_agent.sheets import Sheets
+from hushfleet.actions import Save
 from hushfleet.mqtt.topics import Topics
+from hushfleet.scratch import ScratchStore
+from hushfleet.wire.committee import Call
 from hushfleet.wire.framing import Frame, read
 from hushfleet.wire.round import Plan
 
@@ -48,3 +52,11 @@ def test_the_next_committee_is_called_when_a_quarter_of_the_time_is_left() -> No
     assert {plan.epoch for plan in plans(world)} == {1, 2}
     pauses = [plan.opens - end for plan, end in zip(plans(world)[1:], ended, strict=False)]
     assert max(pauses) <= pause + 1
+
+
+def test_a_member_that_gets_ready_late_keeps_nothing_of_a_round_that_is_over() -> None:
+    sheets = Sheets(ScratchStore())
+    sheets.ended = 33
+    call = Call(0, 9, bytes(32), 1, 33, 3, 400, 100, 200, 300)
+    kept = sheets.save_rounds(call, [bytes([k]) * 32 for k in range(3)], {})
+    assert [action.key for action in kept if isinstance(action, Save)] == [f"sheet/{9:010}/{n:020}" for n in (34, 35)]
