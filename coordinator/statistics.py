@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from coordinator.context import Context
 from hushfleet.actions import Action, Erase, Export, Save
+from hushfleet.stability import stability_index
 from hushfleet.wire.documents import Policy
 from hushfleet.wire.framing import B32, U32, U64, Bytes, Table
 from hushfleet.wire.schema import Channel, Schema
@@ -234,9 +235,6 @@ def _deviation(square: float, mean: float) -> float:
 
 def _drift(old: "NDArray[np.float64]", new: "NDArray[np.float64]") -> float | None:
     """The population stability index; None where one of the two has no device."""
-    import numpy as np
-
     if not old.any() or not new.any():
         return None
-    one, other = np.maximum(old, SMALLEST_SHARE), np.maximum(new, SMALLEST_SHARE)
-    return float(((other - one) * np.log(other / one)).sum())
+    return stability_index(old, new, SMALLEST_SHARE)

@@ -4,11 +4,11 @@ import json
 from time import gmtime, strftime
 from typing import Any
 
+from hushfleet.stability import MOVED
+
 LEVELS = " ▁▂▃▄▅▆▇█"
 BAR = 20
 """Characters of a whole share."""
-MOVED = 0.25
-"""A drift from which two histograms are not alike any more; from a tenth on they begin to differ."""
 
 
 def table(told: dict[str, Any]) -> list[str]:

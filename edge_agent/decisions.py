@@ -1,12 +1,14 @@
 """The live model at work: each new window is scored and told on the owner's broker."""
 
 import json
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from edge_agent.collector import PAUSE
-from edge_agent.inference import OFFLINE, ONLINE, Model, Topics, discovery, is_better_left, score
+from edge_agent.inference import OFFLINE, ONLINE, Model, Topics, discovery, is_better_left
 from edge_agent.local_mqtt import LocalBroker, LocalMqtt
+from edge_agent.score_guard import Back, ScoreGuard
 from edge_agent.sources.sensors import Sensors
 from hushfleet.errors import ConfigurationError
 from hushfleet.journal import Journal
@@ -55,7 +57,9 @@ class Decisions:
     def __init__(self, settings: DecisionSettings, sensors: Sensors, name: str, unique: str, journal: Journal) -> None:
         self._sensors, self._journal = sensors, journal
         self._topics = Topics(settings.topic, settings.discovery, name, unique)
-        self._work: tuple[Model, Schema] | None = None
+        self._guard = ScoreGuard()
+        self._newer: deque[tuple[Model, Schema, bool]] = deque()
+        self._back: Back | None = None
         self._told = 0
         self._last: int | None = None
         self._announced: Schema | None = None
@@ -65,11 +69,13 @@ class Decisions:
             self._link.listen(frozenset([self._topics.birth]))
 
     def at_work(self) -> Model | None:
-        """The version that scores windows now."""
-        return self._work[0] if self._work else None
+        """The version that scores windows now, or from the next on."""
+        return next((model for model, _, _ in reversed(tuple(self._newer))), self._guard.at_work)
 
     def use(self, model: Model, schema: Schema, losses: Sequence[float]) -> None:
         """Put a new version to work from the next window on, unless it is much worse here than the one before.
+
+        From any thread: which of them `step` has is `step`'s alone, so that no window lacks a score or has two.
 
         Args:
             losses: mean losses on this device's own rows, of the version and of the one that is at work; or none.
@@ -78,20 +84,26 @@ class Decisions:
         if before and len(losses) == 2 and is_better_left(*losses):
             self._journal.write("model-left", version=model.version, stays=before.version)
         else:
-            self._work = model, schema
+            self._newer.append((model, schema, len(losses) == 2 and losses[0] <= losses[1]))
 
     def step(self, now: float) -> float:
         """Score the newest window, if it is a new one; seconds until it is time to look for the next."""
-        if (work := self._work) is None:
+        while self._newer:
+            # Put to work before it is taken away: `at_work` is never the one before it.
+            self._guard.put(*self._newer[0])
+            self._newer.popleft()
+        if (schema := self._guard.schema) is None:
             return PAUSE
-        model, schema = work
         self._announce(schema)
         found = self._sensors.newest(schema, now, self._last)
         pause = min(PAUSE, LATE / schema.rate)
         if found is None:
             return pause
         self._last, window = found
-        said = score(schema, model, window) if window is not None else None
+        said, back = self._guard.score(window) if window is not None else (None, None)
+        if back:
+            self._back = back
+            self._journal.write("model-back", version=back.version, stays=back.stays, why=back.why)
         if said is not None and self._link.say(
             self._topics.state, json.dumps({**said, "at": round(self._last / schema.rate, 3)}).encode()
         ):
@@ -107,8 +119,13 @@ class Decisions:
 
     def view(self) -> dict[str, object]:
         """For the status."""
-        model = self.at_work()
-        return {"model": model.version if model else None, "told": self._told, "trouble": self._link.trouble}
+        model, back = self.at_work(), self._back
+        return {
+            "model": model.version if model else None,
+            "told": self._told,
+            "back": asdict(back) if back and model and model.version < back.version else None,
+            "trouble": self._link.trouble,
+        }
 
     def close(self) -> None:
         """Say goodbye."""

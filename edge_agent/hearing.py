@@ -82,6 +82,8 @@ def sensor_lines(status: dict[str, Any], now: float) -> Iterator[str]:
             yield f"{'sensors':<12}{what}: {why}"
     if (decisions := status["decisions"]) and decisions["model"] is not None:
         yield f"{'decisions':<12}{decisions['told']} told, the last with model version {decisions['model']}"
+        if back := decisions["back"]:
+            yield f"{'decisions':<12}went back from model version {back['version']}: {back['why']}"
 
 
 def _row(heard: Heard, channel: Channel, now: float) -> tuple[str, ...]:
