@@ -200,7 +200,11 @@ class Agent:
             _arrival,
             status_path(settings),
             self._describe,
-            details=lambda: {"bytes": self._bytes.view(time.time()), "energy": budget.view() or None},
+            details=lambda: {
+                "bytes": self._bytes.view(time.time()),
+                "energy": budget.view() or None,
+                "metered": budget.view_metered() or None,
+            },
             watch=watch,
         )
 

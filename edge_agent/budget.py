@@ -1,8 +1,9 @@
-"""What learning costs this device in joules, and what its day still pays for (reckoned as docs/planning.md reckons it).
+"""What learning costs this device, in joules and in bytes that cost money, and what is left to pay for it.
 
-Joules are those beyond what the device draws anyway while it waits: its processor at work, its radio sending and
-receiving, and the radio's tail after the last byte. What was spent is metered, by the process's processor time and the
-bytes at its socket; what a round will cost is reckoned from the firmware profile, which `agent calibrate` measures.
+Joules are reckoned as docs/planning.md reckons them: those beyond what the device draws anyway while it waits, for its
+processor at work, its radio sending and receiving, and the radio's tail after the last byte. What was spent is metered,
+by the process's processor time and the bytes at its socket; what a round will cost is reckoned from the firmware
+profile, which `agent calibrate` measures. Bytes cost money on the links that the owner names.
 """
 
 import json
@@ -10,10 +11,11 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+from edge_agent.metered import MeteredSettings, metered_interface
 from edge_agent.power import Unfit
 from firmware_profiles.catalog import Compute, Energy, FirmwareProfile, Schedule
 from hushfleet.configuration import Range
@@ -23,7 +25,8 @@ from hushfleet.wire.round import BATTERY, BUSY, ROTATED, TRAIN, Plan
 
 WATT_HOUR = 3_600.0
 WRITES = 32
-"""Parts of a day's energy; the file is written when so much more was spent, and a crash forgets no more."""
+"""Parts of a day's energy or a month's bytes; the file is written when so much more was spent, and a crash forgets no
+more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +38,13 @@ class BudgetSettings:
         shortest: 0 to 1: if the day does not pay for a whole round, it trains with fewer steps, down to this part of
             the plan's; below that it sits the round out.
         hours: daily windows "HH:MM-HH:MM", local time, in which alone it takes part; any time if it is left out.
+        metered: links that cost by the byte, and how much of them.
     """
 
     energy: Annotated[float, Range(0)] = 0.0
     shortest: Annotated[float, Range(0, 1)] = 0.5
     hours: tuple[str, ...] | None = None
+    metered: MeteredSettings = field(default_factory=MeteredSettings)
 
     def __post_init__(self) -> None:
         try:
@@ -75,13 +80,14 @@ def check_figures(settings: BudgetSettings, profile: FirmwareProfile) -> None:
 
 
 class Budget:
-    """One device's spending of energy. Safe to use from several threads.
+    """One device's spending of energy and of metered bytes. Safe to use from several threads.
 
     Args:
         settings, profile: this device's.
-        path: of the file that remembers what the day has cost.
+        path: of the file that remembers what the day and the month have cost.
         failed: is told once why the file cannot be written, or what was found instead of it.
         clock: seconds since 1970 UTC, this device's own.
+        metered: the metered interface that traffic takes now, if it does.
 
     Raises:
         ConfigurationError: there is a limit, and the profile lacks the figures to keep it.
@@ -94,15 +100,17 @@ class Budget:
         path: Path,
         failed: Callable[[str], None],
         clock: Callable[[], float] = time.time,
+        metered: Callable[[MeteredSettings], str | None] = metered_interface,
     ) -> None:
         check_figures(settings, profile)
         self._settings, self._known = settings, _known(profile)
         self._only = Schedule(asleep=settings.hours) if settings.hours else None
-        self._path, self._failed, self._clock = path, failed, clock
+        self._path, self._failed, self._clock, self._interface = path, failed, clock, metered
         self._lock = threading.Lock()
         self._counted: tuple[float, int, int] | None = None
         self._active = -math.inf
         self._day, self._joules, self._written = "", 0.0, 0.0
+        self._bytes, self._bytes_written = 0, 0
         self._read()
 
     # What was spent.
@@ -114,25 +122,35 @@ class Budget:
             processor: s of processor time, since any moment.
             sent, received: bytes at the socket, since any moment.
         """
-        known, now = self._known, self._clock()
-        if known is None:
-            return
+        now = self._clock()
         with self._lock:
             before, self._counted = self._counted, (processor, sent, received)
             self._today(now)
             if before is None:
                 return
-            up, down = (sent - before[1]) / known.up, (received - before[2]) / known.down
-            self._joules += known.energy.compute.value * (processor - before[0])
-            self._joules += known.energy.sending.value * up + known.energy.receiving.value * down
-            if up or down:
-                # The radio stays on after the last byte: the tail before this one ends here, if it has not ended.
-                begins = max(now - up - down, self._active)
-                self._joules -= known.energy.receiving.value * max(0.0, self._active + known.tail - begins)
-                self._joules += known.energy.receiving.value * known.tail
-                self._active = now
-            if self._joules >= self._written + self._allowed() / WRITES > self._written:
+            sent, received = sent - before[1], received - before[2]
+            if (sent or received) and self._interface(self._settings.metered):
+                self._bytes += sent + received
+            if self._known is not None:
+                self._book(self._known, now, processor - before[0], sent, received)
+            share, part = self._allowed() / WRITES, self._settings.metered.bytes / WRITES
+            if (
+                self._joules >= self._written + share > self._written
+                or self._bytes >= self._bytes_written + part > self._bytes_written
+            ):
                 self._write()
+
+    def _book(self, known: _Known, now: float, processor: float, sent: int, received: int) -> None:
+        """Joules of what was spent since the last time, up to now."""
+        up, down = sent / known.up, received / known.down
+        self._joules += known.energy.compute.value * processor
+        self._joules += known.energy.sending.value * up + known.energy.receiving.value * down
+        if up or down:
+            # The radio stays on after the last byte: the tail before this one ends here, if it has not ended.
+            begins = max(now - up - down, self._active)
+            self._joules -= known.energy.receiving.value * max(0.0, self._active + known.tail - begins)
+            self._joules += known.energy.receiving.value * known.tail
+            self._active = now
 
     def _allowed(self) -> float:
         """J a day; 0 without a limit."""
@@ -140,6 +158,8 @@ class Budget:
 
     def _today(self, now: float) -> None:
         day = time.strftime("%Y-%m-%d", time.localtime(now))
+        if day[:7] != self._day[:7]:
+            self._bytes, self._bytes_written = 0, 0
         if day != self._day:
             self._day, self._joules, self._written = day, 0.0, 0.0
 
@@ -151,6 +171,16 @@ class Budget:
             self._today(self._clock())
             spent = round(self._joules / WATT_HOUR, 2)
             return {"day": self._day, "spent": spent, "limit": self._settings.energy or None}
+
+    def view_metered(self) -> dict[str, object]:
+        """Bytes of this month over metered links, and the limit; empty where none is named."""
+        metered = self._settings.metered
+        if not metered.interfaces:
+            return {}
+        with self._lock:
+            self._today(self._clock())
+            found = {"month": self._day[:7], "spent": self._bytes, "limit": metered.bytes}
+        return {**found, "interface": self._interface(metered)}
 
     # What a round will cost.
 
@@ -167,6 +197,13 @@ class Budget:
         _, _, _, hour, minute, *_ = time.localtime(now)
         if self._only is not None and not self._only.sleeps_on(60 * hour + minute):
             return BUSY, "not in the hours in which [budget] has this device take part"
+        if interface := self._interface(self._settings.metered):
+            with self._lock:
+                self._today(now)
+                bytes_left = self._settings.metered.bytes - self._bytes
+            if bytes_left < size:
+                spare = f"{max(0, bytes_left) / 1e6:.2g} of the {self._settings.metered.megabytes:g} MB a month"
+                return BUSY, f"on the metered link {interface}, where {spare} that [budget] allows are left"
         known, allowed = self._known, self._allowed()
         if known is None or not allowed:
             return plan.steps
@@ -189,17 +226,18 @@ class Budget:
     def _read(self) -> None:
         try:
             kept = json.loads(self._path.read_bytes())
-            self._day, self._joules = str(kept["day"]), float(kept["joules"])
+            self._day, self._joules, self._bytes = str(kept["day"]), float(kept["joules"]), int(kept["metered"])
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError) as error:
-            self._failed(f"cannot read {self._path}: {error}; what was spent today begins anew")
+            self._failed(f"cannot read {self._path}: {error}; what was spent begins anew")
 
     def _write(self) -> None:
-        self._written = self._joules
+        self._written, self._bytes_written = self._joules, self._bytes
+        kept = {"day": self._day, "joules": round(self._joules, 1), "metered": self._bytes}
         part = self._path.with_name(self._path.name + ".part")
         try:
-            part.write_text(json.dumps({"day": self._day, "joules": round(self._joules, 1)}))
+            part.write_text(json.dumps(kept))
             part.replace(self._path)
         except OSError as error:
             self._failed(f"cannot write {self._path}: {error.strerror}; a restart would forget what was spent")

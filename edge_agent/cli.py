@@ -192,6 +192,9 @@ def status(config: Path, as_json: bool) -> None:
     if energy := found.get("energy"):
         limit = f" of {energy['limit']:g}" if energy["limit"] else ""
         _say("energy", f"{energy['spent']:.2f}{limit} Wh for learning on {energy['day']}")
+    if metered := found.get("metered"):
+        now = f"; on {metered['interface']} now" if metered["interface"] else ""
+        _say("metered", f"{metered['spent'] / 1e6:.2f} of {metered['limit'] / 1e6:g} MB in {metered['month']}{now}")
     for line in byte_table(found["bytes"]):
         click.echo(line)
 

@@ -11,6 +11,7 @@ import pytest
 
 from edge_agent.budget import WATT_HOUR, Budget, BudgetSettings, round_joules
 from edge_agent.limits import awake_at
+from edge_agent.metered import MeteredSettings, metered_interface
 from firmware_profiles import catalog
 from hushfleet.errors import ConfigurationError
 from hushfleet.wire.documents import ModelSpec
@@ -116,7 +117,7 @@ def test_what_the_day_has_cost_survives_a_crash_but_for_a_small_part(tmp_path: P
     path.write_text("{")
     told: list[str] = []
     Budget(settings, GATEWAY, path, told.append, clock)
-    assert "what was spent today begins anew" in told[0]
+    assert "what was spent begins anew" in told[0]
 
 
 def test_without_a_limit_nothing_is_written(tmp_path: Path) -> None:
@@ -145,6 +146,89 @@ def test_what_cannot_be_kept_is_refused_at_the_start(tmp_path: Path) -> None:
         Budget(BudgetSettings(energy=1.0), replace(GATEWAY, energy=None), tmp_path / "energy.json", silent)
     with pytest.raises(ConfigurationError, match=r"hours under \[budget\].* 'noon' is not a window"):
         BudgetSettings(hours=("noon",))
+
+
+def route(root: Path, *default: tuple[str, int], sixth: tuple[tuple[str, int], ...] = ()) -> None:
+    """Routing tables as Linux shows them; of each default route its interface and metric."""
+    zeros = "0" * 32
+    (root / "route").write_text(
+        "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
+        + "".join(f"{name}\t00000000\t0102A8C0\t0003\t0\t0\t{metric}\t00000000\t0\t0\t0\n" for name, metric in default)
+        + "wwan9\t0002A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"
+        + "ppp9\t00000000\t0102A8C0\t0002\t0\t0\t0\t00000000\t0\t0\t0\n"
+    )
+    (root / "ipv6_route").write_text(
+        f"{zeros} 00 {zeros} 00 {zeros} ffffffff 00000001 00000000 00200200       lo\n"
+        f"fe80{zeros[4:]} 40 {zeros} 00 {zeros} 00000000 00000002 00000000 00000001    wwan9\n"
+        + "".join(
+            f"{zeros} 00 {zeros} 00 fe80{zeros[4:]} {metric:08x} 00000003 00000000 00000003     {name}\n"
+            for name, metric in sixth
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("default", "sixth", "found"),
+    [
+        ([("eth0", 100), ("wwan0", 700)], [], None),
+        ([("wwan0", 700)], [], "wwan0"),
+        ([("wlan0", 600), ("ppp0", 50)], [("eth0", 1)], "ppp0"),
+        ([("ppp1", 50)], [], None),
+        ([], [("wwan1", 1024), ("eth0", 2048)], "wwan1"),
+        ([], [("eth0", 512), ("wwan1", 1024)], None),
+        ([], [], None),
+    ],
+)
+def test_which_link_traffic_takes_is_the_kernels_default_route(
+    tmp_path: Path, default: list[tuple[str, int]], sixth: list[tuple[str, int]], found: str | None
+) -> None:
+    settings = MeteredSettings(("wwan*", "ppp0"))
+    assert metered_interface(settings, tmp_path) is None
+    route(tmp_path, *default, sixth=tuple(sixth))
+    assert metered_interface(settings, tmp_path) == found
+    assert metered_interface(MeteredSettings(), tmp_path) is None
+
+
+def test_over_a_metered_link_a_device_takes_part_while_the_month_pays(tmp_path: Path) -> None:
+    clock, on = Clock(), ["wwan0"]
+    path, settings = tmp_path / "energy.json", BudgetSettings(metered=MeteredSettings(("wwan*",), 1.0))
+
+    def opened() -> Budget:
+        return Budget(
+            settings, replace(GATEWAY, energy=None), path, silent, clock, lambda _: on[0] if on[0] == "wwan0" else None
+        )
+
+    budget = opened()
+    budget.note(0.0, 500, 500)
+    budget.note(0.0, 600_500, 390_500)
+    assert budget.view_metered() == {"month": "2023-11", "spent": 990_000, "limit": 1_000_000, "interface": "wwan0"}
+    assert budget.steps(PLAN, MODEL, 4, 10_000) == PLAN.steps
+    # After a crash most of it is known still.
+    again = opened()
+    again.note(0.0, 0, 0)
+    again.note(0.0, 1, 0)
+    reason, why = again.steps(PLAN, MODEL, 4, 10_000)  # type: ignore[misc]
+    assert (reason, why) == (
+        BUSY,
+        "on the metered link wwan0, where 0.01 of the 1 MB a month that [budget] allows are left",
+    )
+    # Over another link nothing is counted, and nothing is asked.
+    on[0] = "eth0"
+    again.note(0.0, 10**9, 10**9)
+    assert again.steps(PLAN, MODEL, 4, 10_000) == PLAN.steps
+    on[0] = "wwan0"
+    assert again.view_metered()["spent"] == 990_001
+    clock.now += 30 * DAY
+    assert again.steps(PLAN, MODEL, 4, 10_000) == PLAN.steps
+    assert again.view_metered()["spent"] == 0
+
+
+def test_without_an_allowance_a_device_sits_rounds_out_on_a_metered_link(tmp_path: Path) -> None:
+    settings = BudgetSettings(metered=MeteredSettings(("*",)))
+    budget = Budget(settings, GATEWAY, tmp_path / "energy.json", silent, Clock(), lambda _: "eth0")
+    found = budget.steps(PLAN, MODEL, 4, 1)
+    assert isinstance(found, tuple)
+    assert found[0] == BUSY
 
 
 # ---- a year

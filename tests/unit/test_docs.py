@@ -211,7 +211,8 @@ def is_array_of_tables(hint: Any) -> bool:
 def flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in table.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        whole = tuple(value) if isinstance(value, list) else value
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: whole}
     return found
 
 
