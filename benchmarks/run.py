@@ -1,6 +1,6 @@
 """All benchmarks, one after the other, and all their figures in one file: what `make bench` runs.
 
-    python benchmarks/run.py --json build/benchmarks.json --only secagg
+python benchmarks/run.py --json build/benchmarks.json --only secagg
 """
 
 import json

@@ -458,7 +458,7 @@ class Round:
             sums = opening.open_statistics(documents.policy, self.statistics.schema())
         except OpeningError as error:
             return self._examine(opening, int(error.reason), now)
-        kept = self.statistics.opened(sums, len(opening.survivors), documents.policy, plan.round, now)
+        kept = self.statistics.opened(sums, len(opening.survivors), documents.policy, plan, now)
         return [*kept, *self._end(APPLIED, NO_REASON, now)]
 
     # Back to an earlier version.

@@ -3,7 +3,7 @@
 Records, kept over the rounds:
 
     statistics/due             after how many rounds of training the next one is due
-    statistics/opened/{round}  the sums of one that opened; the newest twenty
+    statistics/sums/{round}    the sums of one that opened; the newest twenty
 """
 
 import json
@@ -16,18 +16,23 @@ from hushfleet.actions import Action, Erase, Export, Save
 from hushfleet.stability import stability_index
 from hushfleet.wire.documents import Policy
 from hushfleet.wire.framing import B32, U32, U64, Bytes, Table
-from hushfleet.wire.schema import Channel, Schema
+from hushfleet.wire.round import Plan
+from hushfleet.wire.schema import ANOMALY, CLASSES, FORECAST, Channel, Schema
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from hushfleet.judgement import Judgement
     from hushfleet.statistics import Numbers
 
-DUE, OPENED = "statistics/due", "statistics/opened/"
+DUE, OPENED = "statistics/due", "statistics/sums/"
 KEPT = 20
 EXPORT = "statistics.json"
 NOISELESS = "none: the owners signed noiseless_statistics"
+LEVELS = {ANOMALY: (0.5, 0.9, 0.95, 0.99, 0.999), "": (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)}
+"""Which quantiles of errors are told: of an anomaly's, and of a number's."""
+PINBALL = (0.1, 0.5, 0.9)
 SMALLEST_SHARE = 1e-4
 """Shares below are taken for this where logarithms of them are compared."""
 
@@ -44,11 +49,12 @@ class _Due(Table):
 
 @dataclass(frozen=True, slots=True)
 class Opened(Table):
-    """One round that opened: `sums` are int64 little-endian in units of 1/top, in the order of that schema."""
+    """A round that opened, with its base: `sums` are int64 little-endian in units of 1/top, in that schema's order."""
 
     KIND: ClassVar[str] = "opened"
     round: U64
     time: U64
+    base: U32
     devices: U32
     top: U64
     schema: Bytes
@@ -108,23 +114,21 @@ class Statistics:
         following = due.next if due and due.model == model else done
         return self._record(_Due(model, done, following))
 
-    def opened(
-        self, sums: "NDArray[np.int64]", devices: int, policy: Policy, round_number: int, now: float
-    ) -> list[Action]:
+    def opened(self, sums: "NDArray[np.int64]", devices: int, policy: Policy, plan: Plan, now: float) -> list[Action]:
         """A statistics round opened: keep it, and tell the operator."""
         from hushfleet.statistics import Digits
 
         due, top = self._due, Digits.of(policy.largest_survivor_set).top
         assert due is not None
         packed = sums.astype("<i8").tobytes()
-        self.newest = Opened(round_number, int(now), devices, top, self.schema().to_body(), packed)
+        self.newest = Opened(plan.round, int(now), plan.base, devices, top, self.schema().to_body(), packed)
         before = [key for key, _ in self._context.store.scan(OPENED)]
         rounds = [self._context.store.get(key) for key in before[-(KEPT - 1) :]]
         told = [*(Opened.from_body(value) for value in rounds if value), self.newest]
         return [
             *self._record(_Due(due.model, due.tried, due.tried + self._every)),
             *(Erase(key) for key in before[: -(KEPT - 1)]),
-            Save(f"{OPENED}{round_number:020}", self.newest.to_body()),
+            Save(f"{OPENED}{plan.round:020}", self.newest.to_body()),
             _export(told),
         ]
 
@@ -165,6 +169,7 @@ def described(opened: Opened, before: Opened | None) -> dict[str, Any]:
             _channel(channel, sums.channels[at], None if old is None else old.channels[at], opened.devices)
             for at, channel in enumerate(schema.channels)
         ],
+        "model": _judged(schema, sums.judged, opened.base),
     }
 
 
@@ -223,6 +228,36 @@ def _channel(
         "histogram": histogram.tolist(),
         "drift": drift,
     }
+
+
+def _judged(schema: Schema, sums: "Judgement", base: int) -> dict[str, Any] | None:
+    """How the base model does on rows that devices keep aside; None where none has any. Errors of a forecast are in its
+    channel's unit, other ones in the model's own."""
+    if not sums.present[0] > 0:
+        return None
+    told: dict[str, Any] = {"version": base, "devices": round(float(sums.present[0]))}
+    if schema.task == CLASSES:
+        f1, auc = sums.f1(), sums.auc()
+        classes = zip(schema.classes, f1, auc, strict=True)
+        return told | {
+            "accuracy": float(sums.both.sum() / sums.present[0]),
+            "macro_f1": _average(f1),
+            "auc": _average(auc),
+            "classes": {name: {"f1": one, "auc": area} for name, one, area in classes},
+        }
+    channel = schema.channels[schema.target] if schema.task == FORECAST else None
+    unit = channel.value(1.0) - channel.value(0.0) if channel else 1.0
+    levels = LEVELS.get(schema.task, LEVELS[""])
+    told |= {"unit": channel.unit if channel else None}
+    if schema.task != ANOMALY:
+        told |= {"mae": unit * sums.absolute(), "pinball": {str(one): unit * sums.pinball(one) for one in PINBALL}}
+    return told | {"quantiles": {str(one): unit * sums.quantile(one) for one in levels}}
+
+
+def _average(found: list[float | None]) -> float | None:
+    """Over the classes that there are."""
+    there = [one for one in found if one is not None]
+    return sum(there) / len(there) if there else None
 
 
 def _mean(sums: Any, devices: float) -> Any:

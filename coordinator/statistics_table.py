@@ -28,6 +28,8 @@ def table(told: dict[str, Any]) -> list[str]:
         labels = told["labels"]
         lines += ["", f"labels of {labels['devices']} devices: mean share, spread; drift {_drift(labels['drift'])}"]
         lines += [_class(name, one["share"], one["spread"]) for name, one in labels["classes"].items()]
+    if told["model"]:
+        lines += ["", *_model(told["model"])]
     lines += [
         "",
         "sd: of all readings; spread: how far the devices' own means or shares differ; drift: population stability",
@@ -58,6 +60,28 @@ def _channel(channel: dict[str, Any]) -> str:
         f"{channel['name']:<16} {channel['unit']:<10}{channel['devices']:>7}{channel['missing']:>9.1%}{numbers}"
         f"{_drift(channel['drift']):>8}  {_number(channel['low']):>9} {bars} {_number(channel['high'])}"
     )
+
+
+def _model(judged: dict[str, Any]) -> list[str]:
+    """How the base model does."""
+    lines = [f"model version {judged['version']} on rows kept aside by {judged['devices']} devices"]
+    if "classes" in judged:
+        lines.append(
+            f"  accuracy {judged['accuracy']:.1%}, macro F1 {_number(judged['macro_f1'])}, "
+            f"area under the curve {_number(judged['auc'])}"
+        )
+        classes = judged["classes"].items()
+        return lines + [f"  {name:<24} F1 {_number(one['f1']):<8} area {_number(one['auc'])}" for name, one in classes]
+    unit = f" {judged['unit']}" if judged["unit"] else ""
+    if "mae" in judged:
+        lines.append(f"  mean absolute error {_number(judged['mae'])}{unit}")
+        lines.append(f"  pinball loss{unit} at {_levels(judged['pinball'])}")
+    lines.append(f"  quantiles of the error{unit}: {_levels(judged['quantiles'])}")
+    return lines
+
+
+def _levels(told: dict[str, float]) -> str:
+    return ", ".join(f"{level}: {_number(value)}" for level, value in told.items())
 
 
 def _class(name: str, share: float, spread: float) -> str:

@@ -280,6 +280,8 @@ class Agent:
                 )
             case Describe(plan_hash=plan_hash) if schema:
                 self._bench.describe(
+                    action,
+                    model,
                     schema,
                     lambda numbers: runner.post(lambda device, now: device.on_described(plan_hash, numbers, now)),
                     lambda why: runner.post(lambda device, _: device.on_training_failed(plan_hash, why)),

@@ -203,9 +203,9 @@ class Participant:
             self._plan = None
             return [Note("too-late", {"round": plan.round}, "plan")]
         self._training = True
-        if plan.kind == STATISTICS:
-            return [Describe(plan, self._plan.hash)]
         flat = self._live.flat(self._plan.model)
+        if plan.kind == STATISTICS:
+            return [Describe(plan, self._plan.hash, flat)]
         return [Train(replace(plan, steps=self._steps), self._plan.hash, flat, self._context.draw(32))]
 
     # After training.

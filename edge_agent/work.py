@@ -35,10 +35,12 @@ class Describe:
     Attributes:
         plan: the plan.
         plan_hash: names the plan in the answer.
+        flat: float32[d], the base model, which is judged on the device's own rows; not to be changed.
     """
 
     plan: Plan
     plan_hash: bytes
+    flat: "NDArray[np.float32]" = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

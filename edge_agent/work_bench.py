@@ -7,7 +7,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
 from edge_agent.sources.rows import Head, LocalData, Source
-from edge_agent.work import Train
+from edge_agent.work import Describe, Train
 from hushfleet.errors import ConfigurationError, HushfleetError
 from hushfleet.wire.documents import ModelSpec
 from hushfleet.wire.schema import Schema
@@ -88,10 +88,34 @@ class WorkBench:
         self._attempt("training", lambda: self.train_now(work, model, schema), lambda found: done(*found), failed)
 
     def describe(
-        self, schema: Schema, done: Callable[["NDArray[np.float64]"], None], failed: Callable[[str], None]
+        self,
+        work: Describe,
+        model: ModelSpec,
+        schema: Schema,
+        done: Callable[["NDArray[np.float64]"], None],
+        failed: Callable[[str], None],
     ) -> None:
         """Describe the source for a statistics round in the background; `done` and `failed` as for `train`."""
-        self._attempt("describing", lambda: self._present().describe(schema), done, failed)
+
+        def judge(data: LocalData) -> "NDArray[np.float64]":
+            return self.judge(work.flat, model, schema, data)
+
+        self._attempt("describing", lambda: self._present().describe(schema, judge), done, failed)
+
+    def judge(
+        self, flat: "NDArray[np.float32]", model: ModelSpec, schema: Schema, data: LocalData
+    ) -> "NDArray[np.float64]":
+        """How a model does on the rows kept aside, as `hushfleet.judgement.judge` tells it."""
+        from hushfleet.judgement import judge
+        from hushfleet.learning.layers import rows_at_once
+
+        rows = data.evaluation
+        if not len(rows):
+            return judge(schema, ())
+        trainer = self.trainer(model, data.head)
+        at_once = rows_at_once(model.layers)
+        parts = (slice(begin, begin + at_once) for begin in range(0, len(rows), at_once))
+        return judge(schema, ((trainer.forward(flat, rows.x[part]), rows.y[part]) for part in parts))
 
     def _attempt(
         self, what: str, work: Callable[[], Found], done: Callable[[Found], None], failed: Callable[[str], None]

@@ -1,8 +1,9 @@
 """The numbers of a statistics round, as a vector and back (docs/protocol.md, sections 5.1, 11.6, 11.7.2).
 
-Every device describes its readings by the same numbers, each from 0 to 1, in the order that the fleet's schema gives. A
-number is rounded without bias to an integer and stands as a few digits, one a coordinate, in a base so small that the
-sum of the digits of N devices cannot wrap 16 bits. What opens is the exact sum of the integers, and nothing else.
+Every device describes its readings, and how the base model does on its rows, by the same numbers, each from 0 to 1, in
+the order that the fleet's schema gives. A number is rounded without bias to an integer and stands as a few digits, one
+a coordinate, in a base so small that the sum of the digits of N devices cannot wrap 16 bits. What opens is the exact
+sum of the integers, and nothing else.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from hushfleet.actions import Draw
 from hushfleet.codec import FIXED_POINT, LARGEST_SUM, PLAIN_BITS, OpeningError, OpeningReason, checksum
 from hushfleet.errors import RefusedError
+from hushfleet.judgement import Judgement
+from hushfleet.judgement import length as judged_length
 from hushfleet.secagg.residues import Vector, padded, signed, signed_tail, word_dtype
 from hushfleet.wire.schema import Schema
 
@@ -69,6 +72,7 @@ class Numbers:
         shares: (classes,), each class's part of the labelled windows.
         squares: (classes,), the squares of these.
         channels: (channels, 5 + 16), the numbers before the histogram, and its shares over the range.
+        judged: how the base model does.
     """
 
     rows: NDArray[Any] = field(repr=False)
@@ -76,24 +80,28 @@ class Numbers:
     shares: NDArray[Any] = field(repr=False)
     squares: NDArray[Any] = field(repr=False)
     channels: NDArray[Any] = field(repr=False)
+    judged: Judgement
 
     @classmethod
     def split(cls, schema: Schema, flat: NDArray[Any]) -> Self:
         """The parts of a vector of `length(schema)` numbers."""
         classes = len(schema.classes)
-        sizes = [len(ROW_CLASSES) + 1, min(1, classes), classes, classes]
-        rows, labelled, shares, squares, channels = np.split(flat, np.cumsum(sizes))
-        return cls(rows, labelled, shares, squares, channels.reshape(len(schema.channels), HEAD + BINS))
+        sizes = [len(ROW_CLASSES) + 1, min(1, classes), classes, classes, len(schema.channels) * (HEAD + BINS)]
+        rows, labelled, shares, squares, channels, judged = np.split(flat, np.cumsum(sizes))
+        by_channel = channels.reshape(len(schema.channels), HEAD + BINS)
+        return cls(rows, labelled, shares, squares, by_channel, Judgement.split(schema, judged))
 
     def flat(self) -> NDArray[Any]:
         """All of them in the order of the protocol."""
-        return np.concatenate((self.rows, self.labelled, self.shares, self.squares, self.channels.ravel()))
+        parts = (self.rows, self.labelled, self.shares, self.squares, self.channels.ravel(), self.judged.flat())
+        return np.concatenate(parts)
 
 
 def length(schema: Schema) -> int:
     """How many numbers a device gives."""
     classes = len(schema.classes)
-    return len(ROW_CLASSES) + 1 + min(1, classes) + 2 * classes + len(schema.channels) * (HEAD + BINS)
+    readings = len(ROW_CLASSES) + 1 + min(1, classes) + 2 * classes + len(schema.channels) * (HEAD + BINS)
+    return readings + judged_length(schema)
 
 
 def coordinates(schema: Schema, digits: Digits) -> int:
@@ -102,7 +110,12 @@ def coordinates(schema: Schema, digits: Digits) -> int:
 
 
 def describe(
-    schema: Schema, windows: int, labels: NDArray[np.int64], values: Sequence[NDArray[np.float64]], missing: list[float]
+    schema: Schema,
+    windows: int,
+    labels: NDArray[np.int64],
+    values: Sequence[NDArray[np.float64]],
+    missing: list[float],
+    judged: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """One device's numbers, float64, shape (length(schema),), each from 0 to 1.
 
@@ -111,13 +124,16 @@ def describe(
         labels: int64, class of each labelled window.
         values: of each channel the measured samples, float64; what lies outside of 0 to 1 is brought to its end.
         missing: of each channel the share of samples that were not measured.
+        judged: how the base model does on the device's rows, as `hushfleet.judgement.judge` has it; None without any.
     """
     rows = np.zeros(len(ROW_CLASSES) + 1)
     rows[np.searchsorted(ROW_CLASSES, windows, side="right")] = 1.0
     shares = np.bincount(labels, minlength=len(schema.classes)) / max(1, len(labels))
     labelled = np.full(min(1, len(schema.classes)), float(len(labels) > 0))
     channels = np.array([_channel(one, absent) for one, absent in zip(values, missing, strict=True)])
-    return Numbers(rows, labelled, shares, shares**2, channels).flat()
+    if judged is None:
+        judged = np.zeros(judged_length(schema))
+    return Numbers(rows, labelled, shares, shares**2, channels, Judgement.split(schema, judged)).flat()
 
 
 def _channel(values: NDArray[np.float64], missing: float) -> NDArray[np.float64]:
@@ -189,6 +205,7 @@ def _check_shares(sums: Numbers, survivors: int, top: int) -> None:
         (sums.rows, survivors * top),
         *([(sums.shares, int(sums.labelled[0]))] if len(sums.labelled) else []),
         *((channel[HEAD:], int(channel[PRESENT])) for channel in sums.channels),
+        *sums.judged.wholes(),
     ]
     if any(abs(int(shares.sum()) - whole) > survivors * len(shares) for shares, whole in wholes):
         raise OpeningError(OpeningReason.LANE_RANGE, "shares do not add up to their whole")

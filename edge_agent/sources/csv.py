@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
-from edge_agent.sources.rows import Head, LocalData, Rows
+from edge_agent.sources.rows import Head, Judge, LocalData, Rows
 from hushfleet.configuration import Range, did_you_mean
 from hushfleet.errors import ConfigurationError
 from hushfleet.wire.documents import ModelSpec
@@ -155,7 +155,7 @@ class CsvRows:
         """See `Source`; a file's columns are the model's inputs, whatever the schema says."""
         return self.source.read(model.layers[0].inputs, model.layers[-1].outputs if self.head == "softmax" else None)
 
-    def describe(self, schema: Schema) -> "NDArray[np.float64]":
+    def describe(self, schema: Schema, judge: Judge) -> "NDArray[np.float64]":
         """See `Source`; a file of finished rows has no channels."""
         raise ConfigurationError("statistics follow the channels of the schema, which only [sensors] have")
 

@@ -1,5 +1,6 @@
 """What every data source gives the trainer."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -44,6 +45,10 @@ class LocalData:
     head: Head
 
 
+Judge = Callable[[LocalData], "NDArray[np.float64]"]
+"""As `hushfleet.judgement.judge`, of the rows kept aside."""
+
+
 class Source(Protocol):
     """Where a device's rows come from."""
 
@@ -58,8 +63,11 @@ class Source(Protocol):
             ConfigurationError: the source cannot be read or does not fit the model; with place and remedy.
         """
 
-    def describe(self, schema: Schema) -> "NDArray[np.float64]":
+    def describe(self, schema: Schema, judge: "Judge") -> "NDArray[np.float64]":
         """What a statistics round sums, as `hushfleet.statistics.describe` gives it.
+
+        Args:
+            judge: how the round's base model does on rows kept aside.
 
         Raises:
             ConfigurationError: there is nothing to describe, or it does not fit the schema.

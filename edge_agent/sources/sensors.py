@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from edge_agent.sources.labels import LABEL, LabelSettings, as_told, by_rules
 from edge_agent.sources.quality import Cleaning, Counts, Series, clean
-from edge_agent.sources.rows import Head, LocalData, Rows
+from edge_agent.sources.rows import Head, Judge, LocalData, Rows
 from edge_agent.sources.store import Keep, ReadingStore
 from edge_agent.sources.units import conversion
 from edge_agent.sources.windows import Grid, Windows, forecasts, resample, windows
 from hushfleet.configuration import Range, did_you_mean
 from hushfleet.errors import ConfigurationError
 from hushfleet.wire.documents import ModelSpec
-from hushfleet.wire.schema import ANOMALY, CLASSES, FORECAST, Channel, Schema
+from hushfleet.wire.schema import ANOMALY, CLASSES, FORECAST, VALUE, Channel, Schema
 
 if TYPE_CHECKING:
     import numpy as np
@@ -156,7 +156,7 @@ class Sensors:
             int((~known).sum()),
         )
 
-    def describe(self, schema: Schema) -> "NDArray[np.float64]":
+    def describe(self, schema: Schema, judge: Judge) -> "NDArray[np.float64]":
         """See `Source`: all samples that are kept, and the labels of all windows that have one."""
         import numpy as np
 
@@ -166,13 +166,15 @@ class Sensors:
         if not grid.measured.any():
             raise ConfigurationError("there are no readings yet that could be described")
         found = windows(schema, grid)
-        labels = np.zeros(0, np.int64)
-        if schema.task == CLASSES and self.settings.label is not None:
+        labels, judged = np.zeros(0, np.int64), None
+        if schema.task not in (CLASSES, VALUE) or self.settings.label is not None:
             y, known = self._targets(schema, grid, found)
-            labels = y[known]
+            judged = judge(_split(found.x[known], y[known], found.ends[known], schema, self.settings.holdout))
+            labels = y[known] if schema.task == CLASSES else labels
         there = zip(schema.channels, grid.values, grid.measured, strict=True)
         values = [channel.share(row[measured].astype(np.float64)) for channel, row, measured in there]
-        return describe(schema, len(found.x), labels, values, (1 - grid.measured.mean(axis=1)).tolist())
+        missing = (1 - grid.measured.mean(axis=1)).tolist()
+        return describe(schema, len(found.x), labels, values, missing, judged)
 
     def _kept(self, schema: Schema, now: float) -> tuple[Grid, list[Counts]]:
         """All samples up to now, from where every channel has readings, and what was left out."""

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hushfleet.learning import local
-from hushfleet.learning.layers import Head, Labels
+from hushfleet.learning.layers import Head, Labels, forward
 from hushfleet.learning.passes import Floats
 from hushfleet.wire.layers import Layer
 
@@ -48,6 +48,9 @@ class Trainer(Protocol):
     def evaluate(self, flat: npt.NDArray[np.float32], x: Floats, y: Labels) -> local.Evaluation:
         """Score a model on rows kept aside; arguments and errors as `hushfleet.learning.local.evaluate`."""
 
+    def forward(self, flat: npt.NDArray[np.float32], x: Floats) -> Floats:
+        """The last layer's outputs; arguments and errors as `hushfleet.learning.layers.forward`, but float32 alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class NumpyTrainer:
@@ -82,3 +85,7 @@ class NumpyTrainer:
     def evaluate(self, flat: npt.NDArray[np.float32], x: Floats, y: Labels) -> local.Evaluation:
         """Score a model on rows kept aside."""
         return local.evaluate(flat, self.layers, x, y, head=self.head)
+
+    def forward(self, flat: npt.NDArray[np.float32], x: Floats) -> Floats:
+        """The last layer's outputs, before the head."""
+        return forward(flat, self.layers, x)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from second_statistics import encoded, grid_for, numbers_of, opened
+from second_statistics import encoded, grid_for, judged, numbers_of, opened
 from second_wire import Refused
 
 CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent.parent / "vectors" / "statistics.json").read_text())
@@ -17,11 +17,13 @@ def test_vectors_and_sums_are_those_of_the_text(case: dict[str, Any]) -> None:
     assert (grid.base, grid.digits, 1.0 / grid.top) == (case["base"], case["digits"], case["step"])
     for device in case["devices"]:
         said = numbers_of(device["windows"], device["labels"], case["classes"], device["values"], device["missing"])
+        said += judged(case["task"], case["classes"], device["outputs"], device["targets"])
         assert said == pytest.approx(device["numbers"], rel=1e-12)
         assert len(said) * grid.digits == case["coords"]
         words = bytes.fromhex(device["randomness"])
         assert encoded(device["numbers"], grid, seed, words).hex() == device["vector"]
-    total, shape = bytes.fromhex(case["total"]), (len(case["devices"]), case["channels"], case["classes"])
+    total = bytes.fromhex(case["total"])
+    shape = (len(case["devices"]), case["channels"], case["classes"], case["task"])
     assert opened(total, *shape, grid, seed) == case["sums"]
     for at in (0, case["coords"] * 2 - 1, len(total) - 9):
         with pytest.raises(Refused):

@@ -342,8 +342,9 @@ def test_the_newest_twenty_are_kept() -> None:
     world.run(lambda world: world.conductor.finished)
     conductor, policy = world.conductor, read(keys.documents["policy"], Policy)
     sums = np.zeros(length(schema_of(keys)), np.int64)
+    plan = read(Frame.from_bytes(sent(world, "plan")[0].payload), Plan)
     for number in range(2, 25):
-        actions = conductor.round.statistics.opened(sums, 4, policy, number, world.now)
+        actions = conductor.round.statistics.opened(sums, 4, policy, replace(plan, round=number), world.now)
         world._commit(0, actions)
         (export,) = (action for action in actions if isinstance(action, Export))
     assert [found["round"] for found in json.loads(export.content)] == list(range(5, 25))

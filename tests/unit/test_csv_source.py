@@ -213,4 +213,4 @@ def test_reading_the_source_module_needs_no_numpy() -> None:
 def test_a_file_of_rows_has_no_channels_to_describe(tmp_path: Path) -> None:
     source = CsvRows(CsvSource(tmp_path / "rows.csv", "label"), "softmax")
     with pytest.raises(ConfigurationError, match=r"only \[sensors\] have"):
-        source.describe(schema_of(1, 2))
+        source.describe(schema_of(1, 2), lambda _: np.zeros(0))

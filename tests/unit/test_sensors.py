@@ -1,18 +1,25 @@
 """From kept readings to a device's rows: mapping, units, labels by rule, by the clock and as told, targets, holdout."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edge_agent.sources.labels import LabelSettings, Rule
 from edge_agent.sources.quality import Cleaning
+from edge_agent.sources.rows import LocalData
 from edge_agent.sources.sensors import ChannelSettings, Found, Sensors, SensorSettings
 from edge_agent.sources.store import ReadingStore
+from edge_agent.work_bench import WorkBench
 from hushfleet.errors import ConfigurationError
+from hushfleet.judgement import length
 from hushfleet.statistics import Numbers
+from hushfleet.wire.documents import ModelSpec
+from hushfleet.wire.layers import Dense
 from hushfleet.wire.schema import Channel, Schema, Standardised
 
 BEGIN = 1_800_000_000.0
@@ -42,6 +49,11 @@ def sensors(tmp_path: Path, label: LabelSettings | None = None, holdout: float =
 
 def rows(found: Sensors, rules: Schema, seconds: float = 600.0) -> Found:
     return found.rows(rules, BEGIN + seconds)
+
+
+def unjudged(data: LocalData) -> NDArray[np.float64]:
+    """Nothing is said of a model of classes."""
+    return np.zeros(length(schema()))
 
 
 RULES = LabelSettings(rule=(Rule("taken", channel="co2", above=700.0),), otherwise="empty")
@@ -113,7 +125,7 @@ def test_a_device_describes_what_it_measured(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("time.time", lambda: BEGIN + 800)
     found = sensors(tmp_path, RULES)
     rules = schema()
-    numbers = Numbers.split(rules, found.describe(rules))
+    numbers = Numbers.split(rules, found.describe(rules, unjudged))
     co2, temperature = numbers.channels
     # Sixty readings and three samples for which the last one holds, of eighty samples.
     values = np.array([400.0 + 10 * number for number in range(60)] + [990.0] * 3) / 2000 - 0.15
@@ -124,6 +136,26 @@ def test_a_device_describes_what_it_measured(tmp_path: Path, monkeypatch: pytest
     assert numbers.rows.tolist() == [0, 1, 0, 0, 0]
     y = rows(found, rules, 800.0).data.training.y
     assert (numbers.labelled.tolist(), numbers.shares.tolist()) == ([1], [1 - y.mean(), y.mean()])
+
+
+@pytest.mark.parametrize("wanted", ["numpy", "litert"])
+def test_the_base_model_is_judged_on_the_rows_kept_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: Literal["numpy", "litert"]
+) -> None:
+    monkeypatch.setattr("time.time", lambda: BEGIN + 600)
+    found, rules = sensors(tmp_path, holdout=0.3), schema(task="forecast", classes=(), horizon=3)
+    model = ModelSpec(bytes(16), 0, 1, 1, "level", (Dense(8, 1, "none"),), bytes(32), bytes(32))
+    bench, flat = WorkBench(found, wanted), np.linspace(-0.2, 0.3, 9, dtype=np.float32)
+    numbers = Numbers.split(rules, found.describe(rules, lambda data: bench.judge(flat, model, rules, data)))
+    kept = rows(found, rules).data.evaluation
+    errors = (kept.y - kept.x @ flat[:8, None] - flat[8])[:, 0]
+    assert len(errors) == 8
+    assert numbers.judged.absolute() == pytest.approx(np.abs(errors).mean(), rel=1e-5)
+    assert numbers.judged.quantile(0.5) == pytest.approx(np.median(errors), rel=0.2)
+    # Nothing is kept aside: nothing is said.
+    found = Sensors(replace(found.settings, holdout=0.0), found.store)
+    numbers = Numbers.split(rules, found.describe(rules, lambda data: bench.judge(flat, model, rules, data)))
+    assert not numbers.judged.flat().any()
 
 
 def test_a_standardised_channel_counts_in_deviations_and_is_described_on_its_range_all_the_same(
@@ -137,18 +169,18 @@ def test_a_standardised_channel_counts_in_deviations_and_is_described_on_its_ran
     assert x[0, :4].tolist() == pytest.approx([(400 + 10 * at - 700) / 200 for at in range(4)], abs=1e-6)
     # Rules are in the channel's unit, whatever its scale.
     assert y.tolist() == rows(found, plain).data.training.y.tolist()
-    assert found.describe(rules) == pytest.approx(found.describe(plain), abs=1e-6)
+    assert found.describe(rules, unjudged) == pytest.approx(found.describe(plain, unjudged), abs=1e-6)
 
 
 def test_a_device_without_labels_or_readings_of_one_channel_describes_the_rest(tmp_path: Path) -> None:
     settings = SensorSettings(channel=MAPPED)
     store = ReadingStore(tmp_path / "readings.db", settings.keep)
     with pytest.raises(ConfigurationError, match="no readings yet"):
-        Sensors(settings, store).describe(schema())
+        Sensors(settings, store).describe(schema(), unjudged)
     now = time.time()
     for number in range(60):
         store.add("co2", now - 600 + 10 * number, 1300.0)
-    numbers = Numbers.split(schema(), Sensors(settings, store).describe(schema()))
+    numbers = Numbers.split(schema(), Sensors(settings, store).describe(schema(), unjudged))
     assert numbers.channels[0, :3].tolist() == pytest.approx([1, 0, 0.5], abs=0.05)
     assert numbers.channels[1].tolist() == [0, 1, *[0] * 19]
     assert (numbers.labelled.tolist(), numbers.shares.tolist()) == ([0], [0, 0])

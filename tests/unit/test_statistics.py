@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hushfleet.codec import PLAIN_BITS, OpeningError, OpeningReason, checksum_weights
 from hushfleet.errors import RefusedError
+from hushfleet.judgement import judge
 from hushfleet.secagg.residues import Vector, add_into, signed, subtract_from
 from hushfleet.statistics import (
     BINS,
@@ -32,9 +33,9 @@ SCHEMA = schema_of(2, 3)
 def described(seed: int, readings: int = 20, windows: int = 40) -> NDArray[np.float64]:
     words = np.frombuffer(seeded(seed)(16 * readings), "<u8") / 2.0**64
     labels = (words[: min(readings, 9)] * 3).astype(np.int64)
-    return describe(
-        SCHEMA, windows, labels, [words[:readings], words[readings:]], [0.0, words.mean() if readings else 1]
-    )
+    missing = [0.0, words.mean() if readings else 1]
+    judged = judge(SCHEMA, [(words[: 3 * len(labels)].reshape(-1, 3), labels)] if 3 * len(labels) <= len(words) else [])
+    return describe(SCHEMA, windows, labels, [words[:readings], words[readings:]], missing, judged)
 
 
 def encoded(numbers: NDArray[np.float64], digits: Digits, draw: Any) -> Vector:
@@ -116,7 +117,7 @@ def test_what_a_device_says_of_itself() -> None:
 def test_values_beyond_the_range_stand_at_its_ends() -> None:
     numbers = describe(schema_of(1, 0), 5, np.zeros(0, np.int64), [np.array([-0.1, 1.0000001])], [0.0])
     assert numbers[5:10].tolist() == [1, 0, 0.5, 0.5, 0.25]
-    assert numbers[10:].tolist() == [0.5, *[0] * 14, 0.5]
+    assert numbers[10:26].tolist() == [0.5, *[0] * 14, 0.5]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,10 @@ def test_numbers_that_are_not_from_0_to_1_are_not_sent(wrong: float) -> None:
         ("out of the range", 42, -3_000, OpeningReason.LANE_RANGE),
         ("out of the range", 44, 5_000, OpeningReason.LANE_RANGE),
         ("shares do not add up", 1, 3, OpeningReason.LANE_RANGE),
-        ("padding", 191, 1, OpeningReason.CHECKSUM),
+        # What the model takes rows for, and the odds of the second class: behind 54 numbers of readings.
+        ("shares do not add up", 3 * (54 + 1) + 1, 3, OpeningReason.LANE_RANGE),
+        ("shares do not add up", 3 * (54 + 1 + 6 + 32) + 1, 3, OpeningReason.LANE_RANGE),
+        ("padding", 511, 1, OpeningReason.CHECKSUM),
     ],
 )
 def test_sums_that_break_a_promise_are_not_opened(what: str, place: int, by: int, reason: OpeningReason) -> None:
