@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from hushfleet.errors import ConfigurationError
+import numpy as np
+
 from hushfleet.graphs.file import Graph, GraphFile, Tensor
 from hushfleet.graphs.layers import ACTIVATIONS, VALID, normalized, taken
 from hushfleet.learning.layers import Head, unflatten
 from hushfleet.learning.passes import Floats
-from hushfleet.wire.layers import AvgPool, Conv1d, Dense, DepthwiseConv1d, GlobalAverage, Layer, LayerNorm, MaxPool
+from hushfleet.wire.layers import AvgPool, Conv1d, Dense, DepthwiseConv1d, GlobalAverage, Gru, Layer, LayerNorm, MaxPool
 
 SIGNATURE = "infer"
 _FUSED = {"none": 0, "relu": 1}
@@ -30,7 +31,7 @@ def inference_file(schema: ModuleType, layers: Sequence[Layer], flat: Floats, he
         rows: how many each call takes. Files that differ in this alone have the same tensors by name.
 
     Raises:
-        ConfigurationError: the list is no model, or has a layer for which there are no operators.
+        ConfigurationError: the list is no model, or its graph would be too large.
     """
     file = GraphFile(schema)
     graph = Graph(file)
@@ -66,16 +67,52 @@ def _layer(graph: Graph, layer: Layer, x: Tensor, parts: Sequence[Floats]) -> Te
             gains, biases = (graph.constant(part) for part in parts)
             moved = graph.binary("ADD", graph.binary("MUL", normal, gains), biases)
             return _activated(graph, layer.act, moved)
-    raise ConfigurationError(f"there is no .tflite file for a layer of kind {layer.kind!r} here")
+        case Gru():
+            return _gru(graph, layer, x, parts)
 
 
 def _dense(graph: Graph, layer: Dense, x: Tensor, parts: Sequence[Floats]) -> Tensor:
-    weights, biases = parts
-    operands = [x, graph.constant(weights.T), graph.constant(biases)]
-    fused = _FUSED.get(layer.act, 0)
-    options: dict[str, Any] = {"FusedActivationFunction": fused}
-    out = graph.apply("FULLY_CONNECTED", operands, [(x.shape[0], layer.outputs)], "FullyConnectedOptions", **options)[0]
+    out = _connected(graph, x, parts[0], parts[1], _FUSED.get(layer.act, 0))
     return out if layer.act in _FUSED else _activated(graph, layer.act, out)
+
+
+def _connected(graph: Graph, x: Tensor, weights: Floats, biases: Floats, fused: int = 0) -> Tensor:
+    """`x @ weights + biases`."""
+    operands = [x, graph.constant(weights.T), graph.constant(biases)]
+    options: dict[str, Any] = {"FusedActivationFunction": fused}
+    return graph.apply("FULLY_CONNECTED", operands, [(x.shape[0], len(biases))], "FullyConnectedOptions", **options)[0]
+
+
+def _gru(graph: Graph, layer: Gru, x: Tensor, parts: Sequence[Floats]) -> Tensor:
+    """The last state, one step after the other; as `hushfleet.graphs.recurrent`, with the gates apart.
+
+    Each gate has a range of its own in 8 bits then, and a first step, whose state is zero, none that is empty.
+    """
+    rows, (steps, channels) = x.shape[0], layer.sequence_in
+    order = graph.constant([1, 0, 2], "int32")
+    by_steps = graph.apply("TRANSPOSE", [x, order], [(steps, rows, channels)])[0]
+    flat = graph.reshape(by_steps, (steps * rows, channels))
+    weights, inner, biases = (np.split(part, 3, axis=-1) for part in parts)
+
+    def brought(gate: int) -> list[Tensor]:
+        return graph.split(_connected(graph, flat, weights[gate], biases[gate]), [rows] * steps)
+
+    def looked_back(gate: int, state: Tensor) -> Tensor:
+        return _connected(graph, state, inner[gate], np.zeros(layer.units, np.float32))
+
+    updates, candidates = brought(0), brought(2)
+    # What nobody uses must not be there: the quantizer looks for its values.
+    resets = brought(1) if steps > 1 else updates
+    candidate = graph.unary("TANH", candidates[0])
+    state = graph.binary("SUB", candidate, graph.binary("MUL", graph.unary("LOGISTIC", updates[0]), candidate))
+    for update_in, reset_in, candidate_in in zip(updates[1:], resets[1:], candidates[1:], strict=True):
+        update = graph.unary("LOGISTIC", graph.binary("ADD", update_in, looked_back(0, state)))
+        reset = graph.unary("LOGISTIC", graph.binary("ADD", reset_in, looked_back(1, state)))
+        recalled = graph.binary("MUL", reset, looked_back(2, state))
+        candidate = graph.unary("TANH", graph.binary("ADD", candidate_in, recalled))
+        gap = graph.binary("SUB", state, candidate)
+        state = graph.binary("ADD", candidate, graph.binary("MUL", update, gap))
+    return state
 
 
 def _convolution(

@@ -48,8 +48,9 @@ MODELS: dict[str, tuple[Layer, ...]] = {
         Dense(8, 3),
     ),
     "one step, one channel": (Dense(4, 6, "tanh"), Conv1d(6, 1, 1, 3, 3), MaxPool(2, 1, 2)),
+    "gru": (Conv1d(12, 2, 4, 3, 1, "relu"), Gru(10, 4, 5), Dense(5, 3)),
+    "gru of one step": (Gru(1, 4, 5), Dense(5, 3)),
 }
-GRU: tuple[Layer, ...] = (Conv1d(12, 2, 4, 3, 1, "relu"), Gru(10, 4, 5), Dense(5, 3))
 
 
 def needs(module: str) -> None:
@@ -95,11 +96,10 @@ def runtime_of(data: bytes) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("head", ["softmax", "mean_squared"])
-@pytest.mark.parametrize("name", [*MODELS, "gru"])
+@pytest.mark.parametrize("name", MODELS)
 def test_so_does_an_onnx_file(name: str, head: Head) -> None:
     needs("onnx")
-    layers = MODELS.get(name, GRU)
-    model, x = model_of(layers, head), x_of(layers)
+    model, x = model_of(MODELS[name], head), x_of(MODELS[name])
     data = exporting._onnx_file(model)
     assert np.abs(exporting._run_onnx(data, x) - model.answers(x)).max() <= 1e-5
     assert data == exporting._onnx_file(model)
@@ -115,7 +115,7 @@ def test_the_numpy_file_holds_the_flat_vector_by_names() -> None:
         "2.depthwise_conv1d.biases",
     ]
     np.testing.assert_array_equal(np.concatenate([found[name].ravel() for name in found]), model.flat)
-    recurrent = np.load(io.BytesIO(exporting.arrays(model_of(GRU))))
+    recurrent = np.load(io.BytesIO(exporting.arrays(model_of(MODELS["gru"]))))
     assert [name for name in recurrent if "gru" in name] == ["2.gru.weights", "2.gru.inner", "2.gru.biases"]
     assert found["6.dense.weights"].shape == (8, 3)
 
@@ -177,13 +177,31 @@ def test_what_cannot_be_written_says_why_and_the_rest_is(tmp_path: Path, monkeyp
     assert {file.name for file in tmp_path.iterdir()} == {"model.npz", "model.json"}
 
 
-def test_there_is_no_tflite_file_of_a_gru(tmp_path: Path) -> None:
+def test_a_gru_of_too_many_steps_says_so(tmp_path: Path) -> None:
     try:
         find_runtime()
     except ConfigurationError as error:
         pytest.skip(str(error))
-    tflite = list(export(model_of(GRU), None, tmp_path))[1]
-    assert tflite.trouble == "there is no .tflite file for a layer of kind 'gru' here"
+    assert list(export(model_of((Gru(500, 1, 1), Dense(1, 2))), None, tmp_path))[1].trouble == ""
+    long = list(export(model_of((Gru(700, 1, 1), Dense(1, 2))), None, tmp_path))[1]
+    assert "more than 8192 operators" in long.trouble
+
+
+def test_a_gru_in_8_bits_loses_little_of_what_it_has_learned(tmp_path: Path) -> None:
+    """Twenty noisy samples, of which the first half says what the unit has to remember over the second."""
+    needs("ai_edge_quantizer")
+    layers, generator = (Gru(20, 1, 8), Dense(8, 2)), np.random.default_rng(3)
+    x, y = generator.normal(size=(1200, 20)).astype(np.float32), generator.integers(0, 2, 1200)
+    x[:, :10] += 2 * y[:, None] - 1
+    numbers: dict[str, Any] = {"steps": 400, "batch": 32, "rate": 0.2, "momentum": 0.9, "proximal": 0.0}
+    flat = initial_flat(layers, bytes(32))
+    result = train(flat, layers, x[:800], y[:800], head="softmax", order_seed=bytes(32), **numbers)
+    made = export(FinishedModel(3, layers, flat + result.delta, "softmax"), Rows(x[800:], y[800:]), tmp_path)
+    numpy, tflite, int8, _ = (one.measured for one in made)
+    assert numpy is not None
+    assert numpy > 0.9
+    assert tflite == numpy
+    assert int8 == pytest.approx(numpy, abs=0.03)
 
 
 # The owner's rows.
