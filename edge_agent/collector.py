@@ -17,6 +17,7 @@ from hushfleet.journal import Journal
 PAUSE = 0.2
 """Seconds between two looks at the feeds, where nobody waits for what they say."""
 _NO_NUMBER = "a text that the settings give no number"
+_TOO_OLD = "a time longer ago than keep says"
 
 
 class Collector:
@@ -45,6 +46,7 @@ class Collector:
         after: Callable[[float], float] = lambda _: PAUSE,
     ) -> None:
         self._label, self._channels, self._store, self._journal = sensors.label, sensors.addresses(), store, journal
+        self._longest = sensors.keep.days * 86_400
         self._after = after
         self._unfit: Counter[str] = Counter()
         self._kept: Counter[str] = Counter()
@@ -85,7 +87,10 @@ class Collector:
         for number, feed in enumerate(self._feeds, start=1):
             try:
                 for reading in feed.poll(now):
-                    self._take(reading)
+                    if reading.time < now - self._longest:
+                        self._unfit[_TOO_OLD] += 1
+                    else:
+                        self._take(reading)
                 trouble = feed.trouble
             except HushfleetError as error:
                 trouble = str(error)

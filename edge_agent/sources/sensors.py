@@ -213,6 +213,8 @@ class Sensors:
         for one, channel in zip(self.settings.mapped(schema), schema.channels, strict=True):
             factor, offset = conversion_of(one, channel)
             times, values = self.store.readings(one.name, kept if since is None else since)
+            # A clock that was not set yet may have dated one of them decades back.
+            times, values = times[times >= kept], values[times >= kept]
             found.append(clean(times, values * factor + offset, channel.low, channel.high, one.cleaning, now))
         return [series for series, _ in found], [counts for _, counts in found]
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 LARGEST_CELL_COUNT = 2**25
 """Samples in a grid, and values in all windows, at most: 128 MiB as float32. Of more, the newest are used."""
+_AT_ONCE = 2**18
+"""Samples that are made at once, in double precision: of a long grid there would be many times its own memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +68,26 @@ def resample(schema: Schema, series: Sequence["Series"], holds: Sequence[float],
     values = np.empty((len(series), count), np.float32)
     measured = np.empty((len(series), count), bool)
     for row, (channel, one, hold) in enumerate(zip(schema.channels, series, holds, strict=True)):
-        values[row], measured[row] = _sampled(channel, one, hold, schema.rate, first, count)
+        # A cell reaches from half a sample before its sample to half a sample after.
+        cells = np.floor(one.times * schema.rate + 0.5).astype(np.int64) - first
+        for at in range(0, count, _AT_ONCE):
+            part = slice(at, min(count, at + _AT_ONCE))
+            moments = np.arange(first + part.start, first + part.stop, dtype=np.float64) / schema.rate
+            values[row, part], measured[row, part] = _sampled(channel, one, hold, moments, cells - at)
     return Grid(first, values, measured)
 
 
 def _sampled(
-    channel: Channel, series: "Series", hold: float, rate: float, first: int, count: int
+    channel: Channel, series: "Series", hold: float, moments: "NDArray[np.float64]", cells: "NDArray[np.int64]"
 ) -> tuple["NDArray[np.float32]", "NDArray[np.bool_]"]:
+    """The samples at some moments; `cells` tells of which of them each reading is."""
     import numpy as np
 
-    # A cell reaches from half a sample before its sample to half a sample after.
-    cells = np.floor(series.times * rate + 0.5).astype(np.int64) - first
-    inside = (cells >= 0) & (cells < count)
-    number = np.bincount(cells[inside], minlength=count)
-    mean = np.bincount(cells[inside], series.values[inside], minlength=count) / np.maximum(number, 1)
+    count = len(moments)
+    begin, end = np.searchsorted(cells, (0, count))
+    number = np.bincount(cells[begin:end], minlength=count)
+    mean = np.bincount(cells[begin:end], series.values[begin:end], minlength=count) / np.maximum(number, 1)
     filled = number > 0
-    moments = np.arange(first, first + count, dtype=np.float64) / rate
     before = np.searchsorted(series.times, moments, side="right") - 1
     known = before >= 0
     newest = np.full(count, channel.middle)
@@ -99,16 +105,17 @@ def windows(schema: Schema, grid: Grid) -> Windows:
     length, step = schema.samples, schema.step
     count = grid.values.shape[1]
     starts = np.arange(-grid.first % step, count - length + 1, step) if count >= length else np.zeros(0, np.int64)
-    missing = np.concatenate(([0], np.cumsum((~grid.measured).sum(axis=0))))
+    missing = np.zeros(count + 1, np.int32)
+    np.cumsum((~grid.measured).sum(axis=0, dtype=np.int32), out=missing[1:])
     imputed = missing[starts + length] - missing[starts]
     fit = starts[imputed <= schema.missing * length * len(schema.channels)]
     good = fit[-(LARGEST_CELL_COUNT // schema.inputs()) :]
-    at, width = good[:, None] + np.arange(length), len(schema.channels) * length
-    parts = [np.moveaxis(grid.values[:, at], 0, 1).reshape(len(good), width)]
-    if schema.mask:
-        parts.append(np.moveaxis(grid.measured[:, at], 0, 1).reshape(len(good), width).astype(np.float32))
+    rows = [*grid.values, *(grid.measured if schema.mask else ())]
+    x = np.empty((len(good), len(rows), length), np.float32)
+    for number, row in enumerate(rows if len(good) else ()):
+        x[:, number] = np.lib.stride_tricks.sliding_window_view(row, length)[good]
     ends = grid.first + good + length - 1
-    return Windows(np.ascontiguousarray(np.concatenate(parts, axis=1)), ends, len(starts) - len(fit))
+    return Windows(x.reshape(len(good), schema.inputs()), ends, len(starts) - len(fit))
 
 
 def forecasts(

@@ -48,3 +48,19 @@ def test_a_file_is_read_once_over_restarts(tmp_path: Path) -> None:
     with path.open("a") as file:
         file.write(f"{ahead + 1},5,\n")
     assert collected(path, 8)["flow"][-1] == 5
+
+
+def test_what_is_older_than_what_is_kept_is_not_written_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "pump.csv"
+    now = time.time()
+    path.write_text(f"at,flow\n{now - 40 * 86_400},1\n{now - 1000},2\n")
+    sensors = SensorSettings(channel=(ChannelSettings("flow", f"{path}#flow"),))
+    store = ReadingStore(path.with_name("readings.db"), sensors.keep)
+    collector = Collector([CsvFeedSettings(path, time="at")], sensors, store, Journal("text"))
+    end = time.monotonic() + DEADLINE
+    while not len(store.readings("flow")[0]):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert store.readings("flow")[1].tolist() == [2]
+    assert collector.view()["dropped"] == {"a time longer ago than keep says": 1}
+    collector.close()

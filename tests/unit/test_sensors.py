@@ -187,6 +187,16 @@ def test_a_device_without_labels_or_readings_of_one_channel_describes_the_rest(t
     assert numbers.rows.tolist() == [1, 0, 0, 0, 0]
 
 
+def test_a_time_from_before_the_clock_was_set_makes_no_decades_of_windows(tmp_path: Path) -> None:
+    """A device without a clock of its own starts in 1970; the first readings may be kept with later ones."""
+    found = sensors(tmp_path)
+    found.store.add("co2", 12.0, 400.0)
+    found.store.add("temperature", 12.0, 68.0)
+    came = rows(found, schema(task="anomaly", classes=()))
+    assert (len(came.data.training), came.refused) == (29, 0)
+    assert came.counts["co2"].readings == 60
+
+
 def test_for_anomalies_a_window_is_its_own_target(tmp_path: Path) -> None:
     data = rows(sensors(tmp_path), schema(task="anomaly", classes=())).data.training
     assert data.x is data.y or np.array_equal(data.x, data.y)

@@ -107,6 +107,15 @@ def test_a_window_with_too_much_imputed_is_not_used(missing: float, used: int) -
     assert (len(found.x), found.refused) == (used, 1 - used)
 
 
+def test_a_long_grid_is_made_in_parts_that_fit_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [series([0.4, 0.6, 1.2, 7.0], [1, 2, 3, 4]), series([2.4, 2.5, 5.49], [5, 6, 7])]
+    whole = resample(schema(), found, [1.5, 0.0], EVEN - 2, EVEN + 12)
+    monkeypatch.setattr("edge_agent.sources.windows._AT_ONCE", 3)
+    parts = resample(schema(), found, [1.5, 0.0], EVEN - 2, EVEN + 12)
+    assert parts.values.tolist() == whole.values.tolist()
+    assert parts.measured.tolist() == whole.measured.tolist()
+
+
 def test_too_short_a_time_has_no_window() -> None:
     for count in (0, 1, 3):
         grid = resample(schema(), [every_second(count), every_second(count)], [0.0, 0.0], EVEN, EVEN + count)
