@@ -158,6 +158,7 @@ class Agent:
             source_of(settings, self._readings),
             settings.trainer,
             lambda name, why: journal.write("trainer", name=name, why=why),
+            settings.balanced,
         )
         self._collector: Collector | None = None
         self._decisions: Decisions | None = None

@@ -165,7 +165,7 @@ def _train(
     def chosen(name: str, why: str) -> None:
         found.trainer = f"{name}: {why}"
 
-    bench = WorkBench(source_of(settings, open_readings(settings)), settings.trainer, chosen)
+    bench = WorkBench(source_of(settings, open_readings(settings)), settings.trainer, chosen, settings.balanced)
     data = bench.rows(model, model_of(device)[1])
     trainer = bench.trainer(model, data.head)
     numbers = work.plan if work else _Numbers()

@@ -32,6 +32,7 @@ class AgentSettings:
         profile: firmware profile, by name or by the path of a TOML file; the certificate's unless it is said here.
         head: `softmax` for classes, `mean_squared` for one number.
         trainer: what trains: `numpy`, `litert`, or the faster of the two for the model in force (`auto`).
+        balanced: whether every class among this device's rows gets as many places in what it trains on.
         source: the device's own rows, from a file; a device without rows is a committee member alone.
         sensors: instead, what of the feeds' readings becomes rows.
         feeds: where sensor readings come from, and which of them are read; `[[feed]]` in the file.
@@ -47,6 +48,7 @@ class AgentSettings:
     profile: Path | None = None
     head: Literal["softmax", "mean_squared"] = "softmax"
     trainer: Literal["auto", "numpy", "litert"] = "auto"
+    balanced: bool = False
     source: CsvSource | None = None
     sensors: SensorSettings | None = None
     feeds: Annotated[tuple[FeedSettings, ...], Key("feed")] = ()

@@ -32,6 +32,7 @@ class WorkBench:
         source: the device's rows; None for a device that only serves in committees.
         wanted: the trainer of the settings.
         chosen: is told, on the bench's thread, which trainer a model has got, and why.
+        balanced: whether every class among the rows gets as many places in the batches.
     """
 
     def __init__(
@@ -39,8 +40,9 @@ class WorkBench:
         source: Source | None,
         wanted: "Wanted" = "auto",
         chosen: Callable[[str, str], None] = lambda name, why: None,
+        balanced: bool = False,
     ) -> None:
-        self._source, self._wanted, self._chosen = source, wanted, chosen
+        self._source, self._wanted, self._chosen, self._balanced = source, wanted, chosen, balanced
         self._trainer: tuple[tuple[Layer, ...], Head, Trainer] | None = None
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
         # Nobody waits for training under way when the process is told to end: it would take as long as it takes.
@@ -71,7 +73,7 @@ class WorkBench:
         from edge_agent.training.choice import choose
 
         if self._trainer is None or self._trainer[:2] != (model.layers, head):
-            found = choose(self._wanted, model.layers, head)
+            found = choose(self._wanted, model.layers, head, self._balanced)
             self._chosen(found.name, found.why)
             self._trainer = model.layers, head, found.trainer
         return self._trainer[2]

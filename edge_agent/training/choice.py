@@ -44,20 +44,20 @@ class _Numbers:
     proximal: float = 0.0
 
 
-def make_trainer(name: TrainerName, layers: Sequence[Layer], head: Head) -> Trainer:
-    """The trainer `numpy` or `litert` for a model.
+def make_trainer(name: TrainerName, layers: Sequence[Layer], head: Head, balanced: bool = False) -> Trainer:
+    """The trainer `numpy` or `litert` for a model; with `balanced`, classes get as many places in the batches.
 
     Raises:
         ConfigurationError: it does not work here, or not for this model.
     """
     if name == "numpy":
-        return NumpyTrainer(layers, head)
+        return NumpyTrainer(layers, head, balanced)
     # Most gateways have none; half a megabyte of graphs would be loaded there for nothing.
     if not any(find_spec(module) for module in ("ai_edge_litert", "tflite_runtime")):
         raise ConfigurationError('LiteRT is not installed: pip install "hushfleet[tflite]"')
     from edge_agent.training.litert_trainer import LiteRtTrainer
 
-    return LiteRtTrainer(layers, head)
+    return LiteRtTrainer(layers, head, balanced=balanced)
 
 
 def litert_trouble() -> str:
@@ -71,13 +71,13 @@ def litert_trouble() -> str:
     return ""
 
 
-def choose(wanted: Wanted, layers: Sequence[Layer], head: Head) -> Choice:
-    """The trainer for a model; numpy's where the other does not work, whatever is wanted."""
-    numpy = NumpyTrainer(layers, head)
+def choose(wanted: Wanted, layers: Sequence[Layer], head: Head, balanced: bool = False) -> Choice:
+    """The trainer for a model, as `make_trainer`; numpy's where the other does not work, whatever is wanted."""
+    numpy = NumpyTrainer(layers, head, balanced)
     if wanted == "numpy":
         return Choice("numpy", "as the settings say", numpy)
     try:
-        litert = make_trainer("litert", layers, head)
+        litert = make_trainer("litert", layers, head, balanced)
         litert_took = step_time(litert, layers, head, 0)
     except ConfigurationError as error:
         return Choice("numpy", str(error), numpy)

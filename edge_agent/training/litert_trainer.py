@@ -27,13 +27,16 @@ class LiteRtTrainer:
         layers: the model spec's layer list.
         head: what stands on the last layer.
         runtime: what runs the graph; the first that works here by default.
+        balanced: whether every class among the rows gets as many places in the batches.
 
     Raises:
         ConfigurationError: no runtime works here, or the list is no model.
     """
 
-    def __init__(self, layers: Sequence[Layer], head: Head, runtime: Runtime | None = None) -> None:
-        self._layers = layers
+    def __init__(
+        self, layers: Sequence[Layer], head: Head, runtime: Runtime | None = None, balanced: bool = False
+    ) -> None:
+        self._layers, self._balanced = layers, balanced
         self._head: Head = head
         self._parameters = parameter_count(layers)
         self._runtime = runtime or find_runtime()
@@ -64,6 +67,7 @@ class LiteRtTrainer:
             momentum=numbers.momentum,
             proximal=numbers.proximal,
             order_seed=order_seed,
+            balanced=self._balanced,
             backend=self,
         )
 

@@ -59,10 +59,12 @@ class NumpyTrainer:
     Attributes:
         layers: the model spec's layer list.
         head: what stands on the last layer.
+        balanced: whether every class among the rows gets as many places in the batches.
     """
 
     layers: Sequence[Layer]
     head: Head
+    balanced: bool = False
 
     def train(
         self, flat: npt.NDArray[np.float32], x: Floats, y: Labels, numbers: TrainingNumbers, order_seed: bytes
@@ -80,6 +82,7 @@ class NumpyTrainer:
             momentum=numbers.momentum,
             proximal=numbers.proximal,
             order_seed=order_seed,
+            balanced=self.balanced,
         )
 
     def evaluate(self, flat: npt.NDArray[np.float32], x: Floats, y: Labels) -> local.Evaluation:

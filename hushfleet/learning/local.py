@@ -5,7 +5,7 @@ With `proximal` above 0 every step is also pulled back towards the global model 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, cycle, islice
 from typing import Protocol
 
 import numpy as np
@@ -108,6 +108,7 @@ def train(
     momentum: float,
     proximal: float,
     order_seed: bytes,
+    balanced: bool = False,
     backend: Backend | None = None,
 ) -> LocalResult:
     """Take `steps` steps from the global model, over shuffled passes through the rows.
@@ -124,6 +125,8 @@ def train(
         momentum: 0 up to, not including, 1. The velocity starts at 0 in every round.
         proximal: strength of the pull back to `flat`, 0 for none.
         order_seed: decides the order of the rows and nothing else; the same seed gives the same result.
+        balanced: under a `softmax` head, whether every class among the rows gets as many places in the batches, rare
+            ones by coming again.
         backend: what computes the model; numpy by default.
 
     Raises:
@@ -138,7 +141,9 @@ def train(
     velocity = np.zeros_like(flat)
     examples, loss_sum = 0, 0.0
     backend = backend or NumpyBackend(layers, head)
-    batches = batches_of(len(x), min(batch, len(x)), order_seed)
+    size = min(batch, len(x))
+    even = balanced and head == "softmax"
+    batches = balanced_batches_of(y, size, order_seed) if even else batches_of(len(x), size, order_seed)
     with np.errstate(over="ignore", invalid="ignore"):
         for step in range(1, steps + 1):
             rows = next(batches)
@@ -195,6 +200,25 @@ def batches_of(rows: int, batch: int, order_seed: bytes) -> Iterator[npt.NDArray
             yield waiting[:batch]
             waiting = waiting[batch:]
         waiting = np.concatenate([waiting, _shuffled(rows, number, order_seed)])
+
+
+def balanced_batches_of(labels: Labels, batch: int, order_seed: bytes) -> Iterator[npt.NDArray[np.intp]]:
+    """Row numbers as `batches_of` gives them, but of each class one in turn: each class passes over its own rows.
+
+    Args:
+        labels: int[n] classes, n at least 1.
+        batch: rows a step, at least 1.
+        order_seed: decides the order of each class's rows.
+    """
+    turns = cycle([_passes(np.flatnonzero(labels == label), order_seed) for label in np.unique(labels)])
+    while True:
+        yield np.array([next(turn) for turn in islice(turns, batch)])
+
+
+def _passes(rows: npt.NDArray[np.intp], order_seed: bytes) -> Iterator[np.intp]:
+    """These row numbers in shuffled passes, for ever."""
+    for number in count():
+        yield from rows[_shuffled(len(rows), number, order_seed)]
 
 
 def _shuffled(rows: int, number: int, order_seed: bytes) -> npt.NDArray[np.intp]:

@@ -45,6 +45,7 @@ def run(
     momentum: float = 0.5,
     proximal: float = 0.0,
     order_seed: bytes = SEED,
+    balanced: bool = False,
 ) -> LocalResult:
     return train(
         start() if flat is None else flat,
@@ -58,6 +59,7 @@ def run(
         momentum=momentum,
         proximal=proximal,
         order_seed=order_seed,
+        balanced=balanced,
     )
 
 
@@ -113,6 +115,38 @@ def test_every_pass_sees_every_row_once(rows: int, batch: int, passes: int, seed
     seen = np.concatenate([next(batches) for _ in range(-(-passes * rows // width))])
     for number in range(passes):
         assert sorted(seen[number * rows : (number + 1) * rows]) == list(range(rows))
+
+
+@settings(max_examples=50)
+@given(counts=st.lists(st.integers(1, 30), min_size=1, max_size=5), batch=st.integers(1, 40), seed=st.binary())
+def test_balanced_batches_hold_as_many_of_each_class(counts: list[int], batch: int, seed: bytes) -> None:
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    batches = local.balanced_batches_of(labels, batch, seed)
+    seen = np.concatenate([next(batches) for _ in range(-(-2 * max(counts) * len(counts) // batch))])
+    held = np.bincount(labels[seen], minlength=len(counts))
+    assert held.max() - held.min() <= 1
+    for label, count in enumerate(counts):
+        assert sorted(seen[labels[seen] == label][:count]) == np.flatnonzero(labels == label).tolist()
+
+
+def test_a_rare_class_is_learned_where_batches_are_balanced() -> None:
+    x, y = two_classes(2000)
+    kept = (y == 1) | (np.cumsum(y == 0) % 20 == 1)
+    found = {}
+    for balanced in (False, True):
+        model = start() + run(x[kept], y[kept], steps=200, balanced=balanced).delta
+        found[balanced] = evaluate(model, LAYERS, x[y == 0], y[y == 0], head="softmax").correct / (y == 0).sum()
+    assert found[True] > 0.85 > 0.5 > found[False]
+
+
+def test_balance_changes_nothing_where_a_number_is_learned() -> None:
+    x = np.linspace(-1, 1, 50, dtype=np.float32)[:, None]
+    flat = np.zeros(2, np.float32)
+    plain, balanced = (
+        run(x, 3 * x - 1, flat=flat, layers=(Dense(1, 1),), head="mean_squared", balanced=balanced)
+        for balanced in (False, True)
+    )
+    assert_array_equal(plain.delta, balanced.delta)
 
 
 def test_a_batch_larger_than_the_data_is_all_of_it() -> None:
@@ -250,6 +284,13 @@ def test_the_trainer_takes_the_numbers_of_a_plan() -> None:
     assert_array_equal(result.delta, expected.delta)
     assert (result.examples, result.training_loss_sum) == (expected.examples, expected.training_loss_sum)
     assert trainer.evaluate(start(), x, y) == evaluate(start(), LAYERS, x, y, head="softmax")
+
+
+def test_a_trainer_that_balances_takes_balanced_batches() -> None:
+    x, y = two_classes(40)
+    found = NumpyTrainer(LAYERS, "softmax", balanced=True).train(start(), x, y, Plan(), SEED)
+    assert_array_equal(found.delta, run(x, y, proximal=0.25, balanced=True).delta)
+    assert np.any(found.delta != run(x, y, proximal=0.25).delta)
 
 
 def test_no_result_shows_its_numbers() -> None:

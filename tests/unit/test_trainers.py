@@ -1,5 +1,6 @@
 """The LiteRT trainer beside numpy's, and which of the two a model gets."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from edge_agent.training import choice, litert_trainer
-from edge_agent.training.choice import choose
+from edge_agent.training.choice import Wanted, choose
 from edge_agent.training.litert_trainer import LARGEST_ROWS, LiteRtTrainer
 from edge_agent.training.numpy_trainer import NumpyTrainer, Trainer
 from edge_agent.work_bench import WorkBench
@@ -65,6 +66,17 @@ def test_a_round_is_numpys(trainer: Trainer, rows: int, batch: int) -> None:
     assert found.examples == expected.examples
     assert found.training_loss_sum == pytest.approx(expected.training_loss_sum, rel=1e-5)
     assert found.delta.dtype == np.float32
+
+
+def test_the_work_bench_balances_whatever_trains() -> None:
+    make()
+    x, y = circle(100)
+    model: Any = SimpleNamespace(layers=LAYERS)
+    expected = NumpyTrainer(LAYERS, "softmax", balanced=True).train(start(), x, y, Plan(), SEED)
+    wanted: Sequence[Wanted] = ("numpy", "litert")
+    for name in wanted:
+        trainer = WorkBench(None, name, balanced=True).trainer(model, "softmax")
+        assert_allclose(trainer.train(start(), x, y, Plan(), SEED).delta, expected.delta, atol=1e-5)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 31, 32, 33, 100])
