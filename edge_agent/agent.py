@@ -2,10 +2,10 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nacl.utils import random
 
@@ -15,12 +15,13 @@ from edge_agent.collector import Collector
 from edge_agent.context import Context
 from edge_agent.decisions import Decisions
 from edge_agent.device import Device
-from edge_agent.inference import Model
 from edge_agent.limits import Limits
+from edge_agent.personal import PARTS
 from edge_agent.power import Power, Unfit
+from edge_agent.scoring import Scoring
 from edge_agent.settings import AgentSettings
 from edge_agent.sources.csv import CsvRows
-from edge_agent.sources.rows import Head, Source
+from edge_agent.sources.rows import Source
 from edge_agent.sources.sensors import Sensors, readings_path
 from edge_agent.sources.store import COMMIT_EVERY, ReadingStore
 from edge_agent.vault import Vault
@@ -42,9 +43,6 @@ from hushfleet.wire.documents import MEMBER, PARTICIPANT, Cert, Certificate, Mod
 from hushfleet.wire.framing import Frame, Identity
 from hushfleet.wire.round import Plan
 from hushfleet.wire.schema import Schema
-
-if TYPE_CHECKING:
-    from hushfleet.learning.local import Evaluation
 
 
 def load_bundle(settings: AgentSettings) -> Bundle:
@@ -163,7 +161,6 @@ class Agent:
         self._collector: Collector | None = None
         self._decisions: Decisions | None = None
         self._described, self._mattered, self._sensors_were = 0.0, object(), dict[str, object]()
-        self._score: dict[str, object] = {}
         self._counted = (0, 0)
         profile = profile_of(settings, self._bundle)
         link, schedule = link_of(settings, self._bundle, self._vault), profile.schedule
@@ -184,6 +181,13 @@ class Agent:
             budget.note(time.process_time(), sent.line, received.line)
             return limits.watch(sent, received, connected)
 
+        personalise = settings.decisions is not None and settings.decisions.personalise
+        self._scoring = Scoring(
+            self._bench,
+            journal,
+            lambda plan, model: personalise and not power.unfit() and budget.pays_for_tuning(plan, model, PARTS),
+            random,
+        )
         self._service = Service(
             lambda: make_device(
                 settings,
@@ -235,6 +239,7 @@ class Agent:
             unique = f"hushfleet_{bundle.fleet.hex()[:16]}_{bundle.index}"
             sensors = Sensors(settings.sensors, self._readings)
             self._decisions = Decisions(settings.decisions, sensors, bundle.name, unique, journal)
+            self._scoring.decisions = self._decisions
         also = [self._decisions.step] if self._decisions else []
         self._collector = Collector(settings.feeds, settings.sensors, self._readings, journal, *also)
 
@@ -245,7 +250,7 @@ class Agent:
             "documents": device.context.trust.state(time.time()),
             "round": device.seen.round,
             "model": device.live.version,
-            "score": self._score or None,
+            **self._scoring.view(),
             "statistics": device.participant.statistics.view(),
             "sits_out": device.sits_out(time.time()),
             **self._describe_sensors(time.time()),
@@ -287,11 +292,8 @@ class Agent:
                     lambda numbers: runner.post(lambda device, now: device.on_described(plan_hash, numbers, now)),
                     lambda why: runner.post(lambda device, _: device.on_training_failed(plan_hash, why)),
                 )
-            case Score(version=version, flat=flat):
-                ready = Model(version, flat.copy(), model.layers)
-                at_work = self._decisions.at_work() if self._decisions else None
-                flats = [ready.flat, *([at_work.flat] if at_work and len(at_work.flat) == len(flat) else [])]
-                self._bench.score(flats, model, schema, lambda found, head: self._scored(ready, schema, found, head))
+            case Score():
+                self._scoring.start(action, model, schema)
             case Ended():
                 self._tell(action)
 
@@ -308,23 +310,6 @@ class Agent:
             bytes_sent=self._counted[0] - sent,
             bytes_received=self._counted[1] - received,
         )
-
-    def _scored(self, model: Model, schema: Schema | None, found: Sequence["Evaluation"], head: Head) -> None:
-        """Tell how a new version does on this device's own rows; `found` has that of the one at work as well."""
-        losses = [evaluation.loss_sum / evaluation.evaluated for evaluation in found]
-        if found:
-            rows = found[0].evaluated
-            classes = head == "softmax"
-            self._score = {
-                "version": model.version,
-                "rows": rows,
-                "accuracy": found[0].correct / rows if classes else None,
-                "error": None if classes else found[0].error_sum / rows,
-                "loss": losses[0],
-            }
-            self._service.journal.write("score", **self._score)
-        if self._decisions and schema:
-            self._decisions.use(model, schema, losses)
 
 
 def open_readings(settings: AgentSettings) -> ReadingStore | None:

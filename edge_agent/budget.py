@@ -27,6 +27,8 @@ WATT_HOUR = 3_600.0
 WRITES = 32
 """Parts of a day's energy or a month's bytes; the file is written when so much more was spent, and a crash forgets no
 more."""
+TUNING = 0.25
+"""Part of a day's energy that goes into fine-tuning at most, as it is reckoned, and since the agent has started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ class Budget:
         self._lock = threading.Lock()
         self._counted: tuple[float, int, int] | None = None
         self._active = -math.inf
-        self._day, self._joules, self._written = "", 0.0, 0.0
+        self._day, self._joules, self._written, self._tuned = "", 0.0, 0.0, 0.0
         self._bytes, self._bytes_written = 0, 0
         self._read()
 
@@ -161,7 +163,7 @@ class Budget:
         if day[:7] != self._day[:7]:
             self._bytes, self._bytes_written = 0, 0
         if day != self._day:
-            self._day, self._joules, self._written = day, 0.0, 0.0
+            self._day, self._joules, self._written, self._tuned = day, 0.0, 0.0, 0.0
 
     def view(self) -> dict[str, object]:
         """Wh of today, and the limit, for a person and for machines; empty where the profile lacks the figures."""
@@ -194,8 +196,7 @@ class Budget:
             size: bytes of the upload with what is around it.
         """
         now = self._clock()
-        _, _, _, hour, minute, *_ = time.localtime(now)
-        if self._only is not None and not self._only.sleeps_on(60 * hour + minute):
+        if not self._within_hours(now):
             return BUSY, "not in the hours in which [budget] has this device take part"
         if interface := self._interface(self._settings.metered):
             with self._lock:
@@ -220,6 +221,31 @@ class Budget:
             return pays
         spent = f"{max(0.0, left) / WATT_HOUR:.2g} of the {self._settings.energy:g} Wh a day"
         return BATTERY, f"{spent} that [budget] allows are left: too few for this round"
+
+    def pays_for_tuning(self, plan: Plan, model: ModelSpec, parts: int) -> bool:
+        """Whether to fine-tune for this device alone, which is booked: rounds come first where energy has a limit.
+
+        Args:
+            plan: whose local steps are taken, so many times.
+        """
+        now = self._clock()
+        known, allowed = self._known, self._allowed()
+        if not self._within_hours(now):
+            return False
+        if known is None or not allowed:
+            return True
+        step, _ = round_joules(known.compute, known.energy, plan, model, 0)
+        cost = parts * plan.steps * step
+        with self._lock:
+            self._today(now)
+            if self._tuned + cost > TUNING * allowed or self._joules + cost > allowed:
+                return False
+            self._tuned += cost
+            return True
+
+    def _within_hours(self, now: float) -> bool:
+        _, _, _, hour, minute, *_ = time.localtime(now)
+        return self._only is None or bool(self._only.sleeps_on(60 * hour + minute))
 
     # The file.
 

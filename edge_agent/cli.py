@@ -183,6 +183,10 @@ def status(config: Path, as_json: bool) -> None:
     if found["score"]:
         shown = ((name, value) for name, value in found["score"].items() if value is not None)
         _say("score", ", ".join(f"{name} {_number(value)}" for name, value in shown))
+    if tuned := found.get("personal"):
+        used = "used" if tuned["used"] else "not used"
+        losses = f"loss {_number(tuned['own'])}, the fleet's {_number(tuned['fleet'])}, of {tuned['rows']} rows"
+        _say("personal", f"version {tuned['version']} trained on here: {losses}; {used}")
     if described := found.get("statistics"):
         _say("statistics", f"described itself in round {described['round']}, {described['noise']}")
     for line in sensor_lines(found, time.time()):

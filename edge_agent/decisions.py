@@ -26,11 +26,13 @@ class DecisionSettings:
         broker: the owner's.
         topic: what all topics of scores begin with.
         discovery: the prefix of Home Assistant's discovery topics; empty for none.
+        personalise: whether each version is trained on here, for these scores alone, and used if it is better.
     """
 
     broker: LocalBroker = field(default_factory=LocalBroker)
     topic: str = "hushfleet"
     discovery: str = "homeassistant"
+    personalise: bool = True
 
     def __post_init__(self) -> None:
         for name in (self.topic, self.discovery):
@@ -122,6 +124,7 @@ class Decisions:
         model, back = self.at_work(), self._back
         return {
             "model": model.version if model else None,
+            "personalised": bool(model and model.personalised),
             "told": self._told,
             "back": asdict(back) if back and model and model.version < back.version else None,
             "trouble": self._link.trouble,

@@ -96,7 +96,8 @@ class Device:
         self._behind: dict[int, bytes] = {}
         self._survivors: tuple[str, bytes] | None = None
         self._transcript: tuple[bytes, Transcript] | None = None
-        self._scored = b""
+        self._numbers: Plan | None = None
+        self._scored: tuple[bytes, bool] | None = None
         self._results_asked = 0.0
         self._greeted = False
 
@@ -416,6 +417,7 @@ class Device:
         plan_hash = frame.hash(self.context.fleet)
         if plan.model == trust.hash_of("model"):
             self.live.expect(plan)
+            self._numbers = plan if plan.kind == TRAIN else self._numbers
         if plan.until <= trust.time(now):
             raise RefusedError(f"the plan of round {plan.round} is past")
         if plan.round < self.seen.round or (plan.round == self.seen.round and plan_hash != self.seen.plan):
@@ -509,10 +511,13 @@ class Device:
         return [Subscribe(self.context.topics.results())]
 
     def _score(self) -> list[DeviceAction]:
-        """Each new live model is scored once on the device's own rows."""
-        model = self.context.trust.model
-        # Version 0 knows nothing, unless a rollback went back to it: then it is put to work like any other.
-        if model is None or self.live.hash == self._scored or not (self.live.version or self._scored):
+        """Each new live model is scored once on the device's own rows; again if only then its training is known."""
+        trust = self.context.trust
+        if trust.model is None or not (self.live.version or self._scored):
+            # Version 0 knows nothing, unless a rollback went back to it: then it is put to work like any other.
             return []
-        self._scored = self.live.hash
-        return [Score(self.live.version, self.live.flat(model))]
+        numbers = self._numbers if self._numbers and self._numbers.model == trust.hash_of("model") else None
+        before, self._scored = self._scored, (self.live.hash, numbers is not None)
+        if before == self._scored:
+            return []
+        return [Score(self.live.version, self.live.flat(trust.model), numbers)]

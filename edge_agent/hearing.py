@@ -81,7 +81,8 @@ def sensor_lines(status: dict[str, Any], now: float) -> Iterator[str]:
         for what, why in sorted(sensors["trouble"].items()):
             yield f"{'sensors':<12}{what}: {why}"
     if (decisions := status["decisions"]) and decisions["model"] is not None:
-        yield f"{'decisions':<12}{decisions['told']} told, the last with model version {decisions['model']}"
+        own = ", personalised" if decisions["personalised"] else ""
+        yield f"{'decisions':<12}{decisions['told']} told, the last with model version {decisions['model']}{own}"
         if back := decisions["back"]:
             yield f"{'decisions':<12}went back from model version {back['version']}: {back['why']}"
 

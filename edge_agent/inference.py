@@ -31,11 +31,13 @@ class Model:
         version: its number.
         flat: float32[d]; not to be changed.
         layers: the model spec's.
+        personalised: whether this device has trained on from that version, for itself.
     """
 
     version: int
     flat: "NDArray[np.float32]" = field(repr=False)
     layers: Sequence[Layer]
+    personalised: bool = False
 
 
 def is_better_left(loss: float, before: float) -> bool:
@@ -72,7 +74,7 @@ def score(schema: Schema, model: Model, window: "NDArray[np.float32]") -> dict[s
             said = {"value": float(f"{channel.value(out[0]):.6g}"), "ahead": round(schema.horizon / schema.rate, 3)}
         else:
             said = {"value": float(f"{out[0]:.6g}")}
-    return {**said, "model": model.version}
+    return {**said, "model": model.version, "personalised": model.personalised}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class Topics:
 
 
 def discovery(schema: Schema, topics: Topics) -> bytes:
-    """The discovery message: sensors for what is told, for the confidence of classes, and for the model's version."""
+    """The discovery message: sensors for what is told, the confidence of classes, and the model: version, whose own."""
     told: dict[str, Any] = {"value_template": "{{ value_json.value }}"}
     if schema.task == CLASSES:
         told |= {"name": "Class", "device_class": "enum", "options": list(schema.classes)}
@@ -129,6 +131,9 @@ def discovery(schema: Schema, topics: Topics) -> bytes:
         components["confidence"]["entity_category"] = "diagnostic"
     components["model"] = {"name": "Model version", "value_template": "{{ value_json.model }}"}
     components["model"] |= {"entity_category": "diagnostic"}
+    template = "{{ 'ON' if value_json.personalised else 'OFF' }}"
+    components["personalised"] = {"platform": "binary_sensor", "name": "Personalised", "value_template": template}
+    components["personalised"] |= {"entity_category": "diagnostic"}
     return json.dumps(
         {
             # This device's identity alone: one that is shared would make two devices one.

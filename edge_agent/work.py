@@ -50,10 +50,13 @@ class Score:
     Attributes:
         version: the model version.
         flat: float32[d]; not to be changed.
+        plan: the newest of training this model, whose numbers a device may train its own version with; None if none
+            has been seen since the start. The same version is then asked for again with the first one.
     """
 
     version: int
     flat: "NDArray[np.float32]" = field(repr=False)
+    plan: Plan | None
 
 
 @dataclass(frozen=True, slots=True)

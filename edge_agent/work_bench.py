@@ -1,7 +1,7 @@
 """Training and scoring on the device's own rows, beside the roles: one job at a time on a thread of its own."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edge_agent.personal import Tuned
     from edge_agent.training.choice import Wanted
-    from edge_agent.training.numpy_trainer import Trainer
+    from edge_agent.training.numpy_trainer import Trainer, TrainingNumbers
     from hushfleet.codec import LocalReport
     from hushfleet.learning.local import Evaluation
     from hushfleet.wire.layers import Layer
@@ -44,6 +45,7 @@ class WorkBench:
     ) -> None:
         self._source, self._wanted, self._chosen, self._balanced = source, wanted, chosen, balanced
         self._trainer: tuple[tuple[Layer, ...], Head, Trainer] | None = None
+        self._tuning = 0
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
         # Nobody waits for training under way when the process is told to end: it would take as long as it takes.
         threading.Thread(target=self._work, name="training", daemon=True).start()
@@ -171,3 +173,52 @@ class WorkBench:
 
         if self._source is not None:
             self._jobs.put(job)
+
+    def tune(
+        self,
+        flat: "NDArray[np.float32]",
+        model: ModelSpec,
+        schema: Schema | None,
+        numbers: "TrainingNumbers",
+        order_seed: bytes,
+        done: Callable[["Tuned | None", str], None],
+    ) -> None:
+        """Fine-tune a model for this device alone, in parts between which other jobs have their turn.
+
+        A call while another model is being tuned takes its place: nothing is told of that one.
+
+        Args:
+            flat: float32[d], the fleet's model; not to be changed.
+            model, schema: what the rows are for.
+            numbers: of local training.
+            order_seed: 32 bytes that decide the order of the rows.
+            done: is told what it came to, or why there is nothing, on the bench's thread.
+        """
+        from edge_agent.personal import fine_tuning, judgeable
+
+        self._tuning += 1
+        mine = self._tuning
+
+        def begin() -> None:
+            try:
+                data = self.rows(model, schema)
+                if not judgeable(len(data.evaluation)):
+                    return done(None, f"{len(data.evaluation)} rows kept aside are too few to judge it")
+                work = fine_tuning(self.trainer(model, data.head), flat, model.layers, data, numbers, order_seed)
+            except HushfleetError as error:
+                return done(None, str(error))
+            return turn(work)
+
+        def turn(work: "Generator[None, None, Tuned]") -> None:
+            if mine != self._tuning:
+                return
+            try:
+                next(work)
+            except StopIteration as end:
+                done(end.value, "")
+            except HushfleetError as error:
+                done(None, str(error))
+            else:
+                self._jobs.put(lambda: turn(work))
+
+        self._jobs.put(begin)

@@ -180,9 +180,7 @@ def evaluate(
     backend = backend or NumpyBackend(layers, head)
     loss_sum, correct, error_sum = 0.0, 0, 0.0
     with np.errstate(over="ignore", invalid="ignore"):
-        at_once = rows_at_once(layers)
-        for begin in range(0, len(x), at_once):
-            rows = slice(begin, begin + at_once)
+        for rows in _slices(layers, len(x)):
             outputs = backend.forward(flat, x[rows])
             loss_sum += _capped_sum(losses(outputs, y[rows], head))
             if head == "softmax":
@@ -190,6 +188,24 @@ def evaluate(
             else:
                 error_sum += _capped_sum(np.abs(outputs - y[rows]).mean(axis=1))
     return Evaluation(len(x), loss_sum, correct, error_sum)
+
+
+def row_losses(
+    flat: npt.NDArray[np.float32], layers: Sequence[Layer], x: Floats, y: Labels, *, head: Head
+) -> npt.NDArray[np.float64]:
+    """min(loss, 64) of each row, float64[n]; arguments and errors as for `evaluate`."""
+    _check_data(flat, layers, x, y, head)
+    found = np.empty(len(x))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for rows in _slices(layers, len(x)):
+            found[rows] = np.fmin(losses(forward(flat, layers, x[rows]), y[rows], head), LARGEST_LOSS)
+    return found
+
+
+def _slices(layers: Sequence[Layer], count: int) -> Iterator[slice]:
+    """All rows, so many together that memory stays small."""
+    at_once = rows_at_once(layers)
+    return (slice(begin, begin + at_once) for begin in range(0, count, at_once))
 
 
 def batches_of(rows: int, batch: int, order_seed: bytes) -> Iterator[npt.NDArray[np.intp]]:

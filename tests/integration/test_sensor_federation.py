@@ -190,6 +190,7 @@ def test_sensor_messages_become_rows_and_rounds(tmp_path: Path, owner_broker: Lo
             home.wait_for(lambda said: len(said[state]) > 1 and json.loads(said[state][-1])["model"] > 0)
             told = json.loads(home.said[state][-1])
             assert told["value"] in STATES
+            assert told["personalised"] in (False, True)
             assert 0.25 <= told["confidence"] <= 1
             (config,) = (topic for topic in home.said if topic.endswith(f"_{fleet.index(name)}/config"))
             assert json.loads(home.said[config][0])["state_topic"] == state
@@ -225,4 +226,6 @@ def test_sensor_messages_become_rows_and_rounds(tmp_path: Path, owner_broker: Lo
         assert (int(co2[2]) >= 2, co2[3].endswith(" ppm"), co2[4]) == (True, True, co2[2])
         assert temperature[1] == "house/part-2#/temperature"
         assert re.search(r"rows +\d\d to train on, \d+ kept aside", tested.stdout)
-        assert f"{TELLING}"[:6] not in "\n".join(fleet.lines())
+        told_of_all = "\n".join(fleet.lines())
+        assert f"{TELLING}"[:6] not in told_of_all
+        assert re.search(r'"event": "(not-)?personalised"', told_of_all)

@@ -1,6 +1,7 @@
 """What the model says of a window, and how it is announced."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,26 +35,41 @@ WINDOW = np.array([0.5, -0.5], np.float32)
 
 def test_classes_have_a_name_and_a_confidence() -> None:
     said = score(schema(), model([[1.0, 0.0], [0.0, 0.0]], [0.0, 2.0]), WINDOW)
-    assert said == {"value": "hot", "confidence": round(1 / (1 + np.exp(-1.5)), 4), "model": 9}
+    assert said == {"value": "hot", "confidence": round(1 / (1 + np.exp(-1.5)), 4), "model": 9, "personalised": False}
+
+
+def test_a_version_of_the_devices_own_says_so() -> None:
+    mine = replace(model([[2.0], [0.0]], [21.0]), personalised=True)
+    said = score(schema(task="value", classes=()), mine, WINDOW)
+    assert said == {"value": 22.0, "model": 9, "personalised": True}
 
 
 def test_a_number_is_told_as_it_is() -> None:
-    assert score(schema(task="value", classes=()), model([[2.0], [0.0]], [21.0]), WINDOW) == {"value": 22.0, "model": 9}
+    assert score(schema(task="value", classes=()), model([[2.0], [0.0]], [21.0]), WINDOW) == {
+        "value": 22.0,
+        "model": 9,
+        "personalised": False,
+    }
 
 
 def test_a_forecast_is_in_the_channels_unit_and_says_how_far_ahead() -> None:
     said = score(schema(task="forecast", classes=(), horizon=3), model([[1.0], [0.0]], [0.0]), WINDOW)
-    assert said == {"value": 75.0, "ahead": 30.0, "model": 9}
+    assert said == {"value": 75.0, "ahead": 30.0, "model": 9, "personalised": False}
     standardised = (Standardised("temperature", "degC", 0.0, 100.0, 20.0, 4.0),)
     forecast = schema(task="forecast", classes=(), horizon=3, channels=standardised)
-    assert score(forecast, model([[1.0], [0.0]], [0.0]), WINDOW) == {"value": 22.0, "ahead": 30.0, "model": 9}
+    assert score(forecast, model([[1.0], [0.0]], [0.0]), WINDOW) == {
+        "value": 22.0,
+        "ahead": 30.0,
+        "model": 9,
+        "personalised": False,
+    }
 
 
 def test_an_anomaly_is_how_unlike_the_window_is_what_the_model_makes_of_it() -> None:
     same, other = [[1.0, 0.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]
     anomaly = schema(task="anomaly", classes=())
-    assert score(anomaly, model(same, [0.0, 0.0]), WINDOW) == {"value": 0.0, "model": 9}
-    assert score(anomaly, model(other, [0.0, 0.0]), WINDOW) == {"value": 0.25, "model": 9}
+    assert score(anomaly, model(same, [0.0, 0.0]), WINDOW) == {"value": 0.0, "model": 9, "personalised": False}
+    assert score(anomaly, model(other, [0.0, 0.0]), WINDOW) == {"value": 0.25, "model": 9, "personalised": False}
 
 
 @pytest.mark.parametrize("task", ["classes", "value"])
@@ -92,7 +108,9 @@ def test_home_assistant_learns_what_there_is(task: str) -> None:
         "hushfleet/gateway-7/availability",
     )
     components = config["components"]
-    assert set(components) == {"told", "model", *(["confidence"] if task == "classes" else [])}
+    assert set(components) == {"told", "model", "personalised", *(["confidence"] if task == "classes" else [])}
+    own = components.pop("personalised")
+    assert (own["platform"], own["unique_id"]) == ("binary_sensor", "hushfleet_00ff_7_personalised")
     assert {component["platform"] for component in components.values()} == {"sensor"}
     unique = {component["unique_id"] for component in components.values()}
     assert len(unique) == len(components)
