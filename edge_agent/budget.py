@@ -271,8 +271,7 @@ class Budget:
 
 def round_joules(speed: Compute, energy: Energy, plan: Plan, model: ModelSpec, members: int) -> tuple[float, float]:
     """J of one local step, and of a round's other computing: encoding and one mask for each member."""
-    uses = sum(layer.uses * block.size for layer in model.layers for block in layer.blocks)
-    step = 1e-6 * speed.step.value + 1e-9 * speed.training.value * uses * plan.batch
+    step = speed.training_step(model.layers, plan.batch)
     word = 1 if plan.bits <= 8 else 2
     mask = 1e-6 * speed.multiplication.value + 1e-9 * speed.keystream.value * word * plan.coords
     encoding = speed.rotation if plan.codec == ROTATED else speed.encoding

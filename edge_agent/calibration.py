@@ -8,8 +8,7 @@ does: the median of its times.
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -23,15 +22,36 @@ from hushfleet.codec import LocalReport, encode_plain, expanded, plain_step
 from hushfleet.encoding.grid import Grid
 from hushfleet.encoding.subset import coordinates
 from hushfleet.errors import ConfigurationError
-from hushfleet.learning.layers import parameter_count
 from hushfleet.rotated import encode_rotated
 from hushfleet.secagg import group
 from hushfleet.secagg.masks import add_keystream
 from hushfleet.secagg.residues import Vector
-from hushfleet.wire.layers import Dense
+from hushfleet.wire.layers import (
+    AvgPool,
+    Conv1d,
+    Dense,
+    GlobalAverage,
+    Gru,
+    Layer,
+    parameter_count,
+    use_count,
+    value_count,
+)
 
-SMALL, LARGE = (Dense(8, 8, "relu"), Dense(8, 4)), (Dense(64, 512, "relu"), Dense(512, 128, "relu"), Dense(128, 8))
-"""Two models; from their difference comes what a step costs at all, and for each parameter and row."""
+SMALL: tuple[Layer, ...] = (Dense(8, 8, "relu"), Dense(8, 4))
+LARGE: tuple[Layer, ...] = (Dense(64, 512, "relu"), Dense(512, 128, "relu"), Dense(128, 8))
+ALONG: tuple[Layer, ...] = (
+    Conv1d(100, 6, 16, 5, 2, "relu"),
+    AvgPool(48, 16, 2),
+    Conv1d(24, 16, 32, 5, 1, "relu"),
+    GlobalAverage(20, 32),
+    Dense(32, 4),
+)
+STEPS = 50
+RECURRENT: tuple[Layer, ...] = (Gru(STEPS, 6, 16), Dense(16, 4))
+"""Models from whose differences comes what a step costs at all, for each parameter, use, value and step of time."""
+_SMALLEST = 1e-15
+"""Stands for what is lost in what else was measured; a figure is above 0."""
 COORDS = 100_000
 SYNCED = 8_192
 """Bytes of the record that is committed: a small upload."""
@@ -60,17 +80,23 @@ def calibrate(directory: Path, seconds: float) -> Iterator[Measurement]:
 
     Args:
         directory: an existing one on the storage that is to hold the vault; a file is made and removed there.
-        seconds: to spend on each of the seven.
+        seconds: to spend on each of the ten.
 
     Raises:
         ConfigurationError: the directory cannot be used.
     """
-    trained = _training_times(seconds)
-    steps = {name: 1e6 * fixed for name, (fixed, _) in trained.items()}
-    rates = {name: 1e9 * rate for name, (_, rate) in trained.items()}
-    best = next(iter(trained))
-    yield Measurement("step", steps[best], "µs", "a training step, besides its arithmetic", steps)
-    yield Measurement("training", rates[best], "ns", "training, for each parameter and row", rates)
+    tried = _trainers()
+    trained: dict[str, _Trained] = {name: _trained(name, seconds / len(tried)) for name in tried}
+    names = sorted(trained, key=lambda name: trained[name].total)
+    for key, scale, unit, meaning in (
+        ("step", 1e6, "µs", "a training step, besides its arithmetic"),
+        ("update", 1e9, "ns", "a training step, for each parameter"),
+        ("training", 1e9, "ns", "training, for each use of a parameter by a row"),
+        ("sequence", 1e9, "ns", "training, for each value of a row along time"),
+        ("recurrence", 1e6, "µs", "training, for each step of a GRU"),
+    ):
+        found = {name: scale * getattr(trained[name], key) for name in names}
+        yield Measurement(key, found[names[0]], unit, meaning, found)
     yield Measurement("multiplication", 1e6 * _multiplication_time(seconds), "µs", "a scalar multiplication")
     yield Measurement("keystream", 1e9 * _keystream_time(seconds), "ns", "a mask, for each byte")
     yield Measurement("encoding", 1e9 * _encoding_time(seconds), "ns", "encoding, for each parameter")
@@ -78,23 +104,46 @@ def calibrate(directory: Path, seconds: float) -> Iterator[Measurement]:
     yield Measurement("sync", 1e3 * _sync_time(directory, seconds), "ms", "a durable commit of 8 KiB")
 
 
-def _training_times(seconds: float) -> dict[str, tuple[float, float]]:
-    """Seconds of CPU of a step at all, and for each parameter and row, by trainer; the fastest first."""
-    names: list[TrainerName] = ["numpy"]
-    with suppress(ConfigurationError):
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """What one trainer needs: the figures of training in seconds of CPU, and of all models that were tried together."""
+
+    step: float
+    update: float
+    training: float
+    sequence: float
+    recurrence: float
+    total: float
+
+
+def _trainers() -> list[TrainerName]:
+    try:
         make_trainer("litert", SMALL, "softmax")
-        names.append("litert")
-    work = [ROWS * parameter_count(layers) for layers in (SMALL, LARGE)]
-    found: dict[str, tuple[float, float]] = {}
-    total: dict[str, float] = {}
-    for name in names:
-        small, large = (
-            step_time(make_trainer(name, layers, "softmax"), layers, "softmax", seconds / len(names))
-            for layers in (SMALL, LARGE)
-        )
-        rate = max((large - small) / (work[1] - work[0]), 1e-15)
-        found[name], total[name] = (max(small - rate * work[0], 1e-9), rate), small + large
-    return {name: found[name] for name in sorted(names, key=total.__getitem__)}
+    except ConfigurationError:
+        return ["numpy"]
+    return ["numpy", "litert"]
+
+
+def _trained(name: TrainerName, seconds: float) -> _Trained:
+    """Each figure from a model, or a number of rows, that differs from one before by just that."""
+
+    def took(layers: Sequence[Layer], rows: int = ROWS) -> float:
+        return step_time(make_trainer(name, layers, "softmax"), layers, "softmax", seconds, rows)
+
+    small, large, tall = took(SMALL), took(LARGE), took(LARGE, 4 * ROWS)
+    along, recurrent = took(ALONG), took(RECURRENT)
+    count = parameter_count(LARGE)
+    training = max((tall - large) / (3 * ROWS * count), _SMALLEST)
+    update = max((large - small) / count - ROWS * training, _SMALLEST)
+
+    def rest(seconds: float, layers: Sequence[Layer]) -> float:
+        return seconds - update * parameter_count(layers) - training * ROWS * use_count(layers)
+
+    step = max(rest(small, SMALL), _SMALLEST)
+    sequence = max((rest(along, ALONG) - step) / (ROWS * value_count(ALONG)), _SMALLEST)
+    loop = rest(recurrent, RECURRENT) - step - sequence * ROWS * value_count(RECURRENT)
+    recurrence = max(loop / STEPS, _SMALLEST)
+    return _Trained(step, update, training, sequence, recurrence, small + large + tall + along + recurrent)
 
 
 def _multiplication_time(seconds: float) -> float:

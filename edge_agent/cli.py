@@ -247,13 +247,13 @@ def calibrate(directory: Path, seconds: float, as_json: bool) -> None:
 
     found: list[Measurement] = []
     if not as_json:
-        click.echo(f"seven figures, some {7 * seconds:.0f} s")
+        click.echo(f"ten figures, some {10 * seconds:.0f} s")
     for one in measure(directory, seconds):
         found.append(one)
         if not as_json:
             among = ", ".join(f"{name} {value:.3g}" for name, value in one.trainers.items())
             click.echo(
-                f"{len(found)}/7 {one.key:<15}{one.value:>9.3g} {one.unit:<3} {one.meaning}{among and f': {among}'}"
+                f"{len(found)}/10 {one.key:<15}{one.value:>9.3g} {one.unit:<3} {one.meaning}{among and f': {among}'}"
             )
     if as_json:
         figures: dict[str, dict[str, object]] = {one.key: {"value": one.value, "unit": one.unit} for one in found}

@@ -4,7 +4,7 @@ What a figure rests on stands beside it in the file and is carried along, so tha
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Literal
 from hushfleet.configuration import Key, Range, did_you_mean
 from hushfleet.configuration import load as load_file
 from hushfleet.errors import ConfigurationError
+from hushfleet.wire.layers import Gru, Layer, parameter_count, use_count, value_count
 
 _SHELF = Path(__file__).parent
 _LONGEST_NAME = 64
@@ -50,7 +51,10 @@ class Compute:
 
     Attributes:
         step: µs, what a training step costs besides its arithmetic.
+        update: ns a training step costs for each parameter, however many rows it has.
         training: ns for each use of a parameter by a row of a training step, forward and backward.
+        sequence: ns for each value that a layer along time makes of a row of a training step, besides those.
+        recurrence: µs for each step of a GRU in a training step, besides those.
         multiplication: µs of a scalar multiplication in the masking group.
         keystream: ns for each byte of a mask.
         encoding: ns for each parameter of an update, from clipping to residues, with the plain codec.
@@ -59,12 +63,22 @@ class Compute:
     """
 
     step: Figure
+    update: Figure
     training: Figure
+    sequence: Figure
+    recurrence: Figure
     multiplication: Figure
     keystream: Figure
     encoding: Figure
     rotation: Figure
     sync: Figure
+
+    def training_step(self, layers: Sequence[Layer], rows: int) -> float:
+        """Seconds of one core of a training step with so many rows; how near that comes: docs/planning.md."""
+        of_a_row = self.training.value * use_count(layers) + self.sequence.value * value_count(layers)
+        recurrent = sum(layer.length for layer in layers if isinstance(layer, Gru))
+        once = 1e-6 * (self.step.value + self.recurrence.value * recurrent)
+        return once + 1e-9 * (self.update.value * parameter_count(layers) + of_a_row * rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,7 @@ def _stalls(device: _Known, traffic: Traffic, window: int) -> float:
 def _compute(speed: Compute, traffic: Traffic, training: Training) -> float:
     """Seconds of one core: training, encoding, masks; a member's verifications and masks besides."""
     said = traffic.messages
-    step = 1e-6 * speed.step.value + 1e-9 * speed.training.value * said.uses * training.batch
+    step = speed.training_step(said.layers, training.batch)
     multiplication = 1e-6 * speed.multiplication.value
     coords = padded(said.encoding.coords(said.parameters))
     word = word_dtype(said.encoding.bits).itemsize

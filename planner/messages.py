@@ -132,11 +132,6 @@ class Messages:
         return parameter_count(self.layers)
 
     @property
-    def uses(self) -> int:
-        """How often a row that is trained on uses a parameter: d where all layers are dense."""
-        return sum(layer.uses * block.size for layer in self.layers for block in layer.blocks)
-
-    @property
     def epoch(self) -> int:
         """The number of the round's epoch."""
         return 1 + (self.round - 1) // self.epoch_rounds

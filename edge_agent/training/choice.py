@@ -90,18 +90,18 @@ def choose(wanted: Wanted, layers: Sequence[Layer], head: Head, balanced: bool =
     return Choice("numpy", why, numpy)
 
 
-def step_time(trainer: Trainer, layers: Sequence[Layer], head: Head, seconds: float) -> float:
-    """Seconds of CPU of one step of 32 rows: the least of as many runs as fit into `seconds`, three at least."""
+def step_time(trainer: Trainer, layers: Sequence[Layer], head: Head, seconds: float, rows: int = ROWS) -> float:
+    """Seconds of CPU of one step of so many rows: the least of as many runs as fit into `seconds`, three at least."""
     flat = initial_flat(layers, bytes(32))
     # Made-up rows without numpy's generators, which are not loaded otherwise.
-    x = np.sin(np.arange(ROWS * layers[0].inputs, dtype=np.float32)).reshape(ROWS, -1)
+    x = np.sin(np.arange(rows * layers[0].inputs, dtype=np.float32)).reshape(rows, -1)
     outputs = layers[-1].outputs
-    y = np.arange(ROWS) % outputs if head == "softmax" else np.zeros((ROWS, outputs), np.float32)
+    y = np.arange(rows) % outputs if head == "softmax" else np.zeros((rows, outputs), np.float32)
     took: list[float] = []
     end = time.monotonic() + seconds
     while len(took) < 4 or time.monotonic() < end:
         begin = time.thread_time()
-        trainer.train(flat, x, y, _Numbers(), bytes(32))
+        trainer.train(flat, x, y, _Numbers(batch=rows), bytes(32))
         took.append((time.thread_time() - begin) / _STEPS)
     # The first run pays for what is done once.
     return min(took[1:])

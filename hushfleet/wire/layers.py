@@ -332,6 +332,16 @@ def parameter_count(layers: Sequence[Layer]) -> int:
     return sum(block.size for layer in layers for block in layer.blocks)
 
 
+def use_count(layers: Sequence[Layer]) -> int:
+    """How often one row uses a parameter: d where all layers are dense."""
+    return sum(layer.uses * block.size for layer in layers for block in layer.blocks)
+
+
+def value_count(layers: Sequence[Layer]) -> int:
+    """Values that the layers along time make of one row on its way; 0 where all are dense."""
+    return sum(layer.spread for layer in layers if layer.sequence_in)
+
+
 def check_layers(layers: Sequence[Layer]) -> None:
     """Raise MalformedError unless the list is a model: every layer in its ranges, each fitting the next."""
     if not layers:

@@ -34,7 +34,10 @@ rate_down = 1000
 round_trip = 10
 [compute]
 step = 1
+update = 1
 training = 1
+sequence = 1
+recurrence = 1
 multiplication = 1
 keystream = 1
 encoding = 1

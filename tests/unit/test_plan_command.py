@@ -117,7 +117,7 @@ def asked(*arguments: str) -> Result:
 def test_the_table_says_what_why_not_and_what_is_guessed() -> None:
     said = CliRunner(env={"COLUMNS": "180"}).invoke(plan, ASKED)
     assert said.exit_code == 0
-    for text in ("Recommended for the fewest bytes", "Why the others lose", "19 figures 19 are guesses", "fast B=7"):
+    for text in ("Recommended for the fewest bytes", "Why the others lose", "22 figures 22 are guesses", "fast B=7"):
         assert text in said.output
     assert "link.rate_up" in said.output
 
