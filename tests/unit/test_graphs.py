@@ -1,5 +1,6 @@
 """Graphs for the LiteRT runtimes: equal to numpy's arithmetic, the same bytes each time, and nothing unsafe goes in."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -252,6 +253,33 @@ def test_threads_that_share_a_session_get_their_own_numbers(runtime: Runtime) ->
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_training_starts_no_threads_and_a_child_of_the_process_can_train_too(runtime: Runtime) -> None:
+    """A runtime with threads of its own has none of them in a child, and may wait for them for ever."""
+    script = (
+        "import os, sys, numpy as np\n"
+        "from hushfleet.graphs import runtime\n"
+        "from hushfleet.graphs.training import training_file\n"
+        "from hushfleet.learning.layers import initial_flat\n"
+        "from hushfleet.wire.layers import Dense\n"
+        "layers = (Dense(64, 512, 'relu'), Dense(512, 8))\n"
+        f"found = runtime.{runtime.name.replace('-', '_')}()\n"
+        "file = runtime.SealedFile.of(training_file(found.schema, layers, 'softmax', 32))\n"
+        "opened = runtime.Session(found, file)\n"
+        "x, y, m = np.ones((32, 64), 'f4'), np.zeros(32, 'i4'), np.ones((32, 1), 'f4')\n"
+        "given = dict(w=initial_flat(layers, bytes(32)), x=x, y=y, m=m)\n"
+        "before = len(os.listdir('/proc/self/task'))\n"
+        "expected = opened.call('grad', **given)['grad']\n"
+        "assert len(os.listdir('/proc/self/task')) == before == 1\n"
+        "if (child := os.fork()) == 0:\n"
+        "    os._exit(0 if np.array_equal(opened.call('grad', **given)['grad'], expected) else 1)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    command = ["timeout", "--kill-after=1", "30", sys.executable, "-c", script]
+    alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=alone)
+    assert done.returncode == 0, done.stderr[-500:]
 
 
 def test_a_damaged_file_is_refused_before_the_runtime_sees_it() -> None:
