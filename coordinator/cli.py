@@ -229,7 +229,7 @@ def export(config: Path, directory: Path, head: "Head", path: Path | None, label
         spec, spec_hash = context.trust.model, context.trust.hash_of("model")
         version = 0
         if spec is not None and spec_hash is not None:
-            models = Models(context)
+            models = Models(context, settings.rounds.server_optimizer)
             version, _ = models.current(spec, spec_hash)
         if spec is None or not version:
             raise ConfigurationError("there is no model yet: no round of the model spec in force was applied")

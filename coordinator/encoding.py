@@ -1,4 +1,5 @@
-"""The encoding of the next plan: which codec, how many coordinates and bits, how wide a step (docs/protocol.md, 6).
+"""The encoding of the next plan: which codec, how many coordinates and bits, how wide a step (docs/protocol.md, 6); and
+what the server makes of a mean update.
 
 The step of the rotated codec follows the sums that were opened. The record `model/step` holds it, with what it is good
 for: another model, fraction, number of bits or clipping norm begins with the first step again.
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from hushfleet.actions import Action, Save, Store
+from hushfleet.errors import ConfigurationError
 from hushfleet.wire.documents import ModelSpec, Policy
 from hushfleet.wire.framing import B32, F64, U8, U32, Table
 from hushfleet.wire.round import APPLIED, CHECKSUM, PLAIN, ROTATED, VOID, Metrics, Plan
@@ -16,6 +18,50 @@ from hushfleet.wire.schema import Schema
 
 STEP = "model/step"
 Codec = Literal["plain", "thrift", "default", "fast"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptimizer:
+    """What the server makes of the devices' mean update; in the file, the kind alone or a table.
+
+    Attributes:
+        kind: `profile` what the codec's profile was measured with: the mean itself, or with `fast` momentum; `adam`
+            FedAdam (Reddi et al. 2021, algorithm 2), for devices whose data differ. The other numbers are FedAdam's:
+        rate: η, about how far a coordinate goes in a round, above 0.
+        momentum: β1, 0 up to, not including, 1.
+        second_momentum: β2, 0 up to, not including, 1.
+        tau: τ, above 0; coordinates whose updates are much shorter go less far.
+
+    Raises:
+        ConfigurationError: a number out of its range.
+    """
+
+    BARE: ClassVar[str] = "kind"
+
+    kind: Literal["profile", "adam"] = "profile"
+    rate: float = 0.03
+    momentum: float = 0.9
+    second_momentum: float = 0.99
+    tau: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for name, value, good, what in (
+            ("rate", self.rate, self.rate > 0, "a number above 0"),
+            ("momentum", self.momentum, 0 <= self.momentum < 1, "from 0 up to, not including, 1"),
+            ("second_momentum", self.second_momentum, 0 <= self.second_momentum < 1, "from 0 up to, not including, 1"),
+            ("tau", self.tau, self.tau > 0, "a number above 0"),
+        ):
+            if not good:
+                raise ConfigurationError(f"{name} = {value}: {what}")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStep:
+    """Rate, momentum and FedAdam's numbers of a delta; the names are the delta's."""
+
+    rate: float
+    momentum: float
+    adam: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +165,22 @@ def next_step(
     return step, [Save(STEP, replace(record, step=step, opened=opened).to_body())]
 
 
-def server_step(plan: Plan) -> tuple[float, float]:
-    """Server rate and momentum of a plan's deltas: those of the profile that sends its fraction."""
+def check_optimizer(optimizer: ServerOptimizer, codec: Codec) -> None:
+    """ConfigurationError for FedAdam with a codec that sends a part of the coordinates."""
+    from hushfleet.encoding.profiles import PROFILES, check_server
+
+    if optimizer.kind == "adam" and codec != "plain":
+        check_server(optimizer.momentum, adam=True, everything=PROFILES[codec].keep == 1.0)
+
+
+def server_step(plan: Plan, optimizer: ServerOptimizer) -> ServerStep:
+    """The server's step in a plan's deltas: FedAdam's where it was chosen, else that of the profile that sends its
+    fraction. A plan from before the choice may send a part of the coordinates, and ends as it was begun."""
     from hushfleet.encoding.profiles import PROFILES
 
+    if optimizer.kind == "adam" and plan.keep == 1.0:
+        return ServerStep(optimizer.rate, optimizer.momentum, (optimizer.second_momentum, optimizer.tau))
     if plan.codec == PLAIN:
-        return 1.0, 0.0
+        return ServerStep(1.0, 0.0)
     (profile,) = (profile for profile in PROFILES.values() if profile.keep == plan.keep)
-    return profile.server_rate, profile.server_momentum
+    return ServerStep(profile.server_rate, profile.server_momentum)

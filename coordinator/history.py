@@ -14,7 +14,7 @@ from hushfleet.wire.framing import B32, U32, Bytes, Table, indices, pack_indices
 
 VERSIONS, WANTED = "history/versions", "history/wanted"
 LONGEST = 20
-"""Versions kept at most, whatever the policy allows: each takes 4 or 8 bytes a parameter of the disk."""
+"""Versions kept at most, whatever the policy allows: each takes 4 to 12 bytes a parameter of the disk."""
 
 
 @dataclass(frozen=True, slots=True)

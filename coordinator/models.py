@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from coordinator.context import Context
-from coordinator.encoding import server_step
+from coordinator.encoding import ServerOptimizer, server_step
 from coordinator.history import History, Saved
 from hushfleet.actions import RETAINED, Action, Publish, Save, Store, clear, retain
 from hushfleet.mqtt.inbox import publishes
@@ -38,8 +38,8 @@ def newest_snapshot(store: Store) -> bytes | None:
 class Models:
     """The newest version: its number, hash and flat vector."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(self, context: Context, optimizer: ServerOptimizer) -> None:
+        self._context, self._optimizer = context, optimizer
         saved = context.store.get(RECORD)
         self._record = Saved.from_body(saved) if saved else None
         self._state: NDArray[np.float32] | None = None
@@ -67,7 +67,7 @@ class Models:
         return self._whole(spec)[: spec.parameters()]
 
     def _whole(self, spec: ModelSpec) -> "NDArray[np.float32]":
-        """The newest state: the flat vector, and the velocity if there is one; not to be changed."""
+        """The newest state: the flat vector, and what the server's optimiser remembers; not to be changed."""
         from hushfleet.learning.layers import initial_flat
         from hushfleet.replay import read_snapshot
 
@@ -94,7 +94,7 @@ class Models:
 
         context, record = self._context, self._record
         assert record is not None
-        rate, momentum = server_step(plan)
+        server = server_step(plan, self._optimizer)
         delta = Delta(
             context.index,
             record.version + 1,
@@ -103,9 +103,10 @@ class Models:
             pack_opened(opened.residues, opened.bits),
             plan.step,
             opened.weight,
-            rate,
+            server.rate,
             plan.codec,
-            momentum,
+            server.momentum,
+            server.adam,
         )
         after = replay(self._whole(spec), delta, survivors, spec.parameters(), plan.clip)
         frame = context.frame(delta)

@@ -8,12 +8,20 @@ applied, aborted or void, with the reason. Records: `round/open` the round under
 the number of the newest, `round/done` how many rounds of the model spec in training have ended.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar
 
 from coordinator.audit import Audit
 from coordinator.context import Context, Documents
-from coordinator.encoding import Codec, Encoding, choose, next_step, statistics_encoding
+from coordinator.encoding import (
+    Codec,
+    Encoding,
+    ServerOptimizer,
+    check_optimizer,
+    choose,
+    next_step,
+    statistics_encoding,
+)
 from coordinator.epochs import Epoch, Epochs
 from coordinator.models import Models
 from coordinator.opening import Opening, erase_answers
@@ -73,6 +81,7 @@ class RoundSettings:
         steps, batch, rate, momentum, proximal: local training.
         codec: `plain`, 16 bits a parameter; or a profile of the rotated codec: `default`, about half a bit, `thrift`, a
             quarter, for fleets of up to 50 devices, `fast`, all coordinates and server momentum, for the fewest rounds.
+        server_optimizer: what the server makes of the devices' mean update; `adam` with `plain` and `fast` only.
         clip: largest norm of an update; 0 for the policy's.
         statistics_every: rounds of training after which the fleet's readings are described in a statistics round, the
             first one before any training; 0 for none.
@@ -94,9 +103,13 @@ class RoundSettings:
     momentum: Annotated[float, Range(0, 1)] = 0.9
     proximal: Annotated[float, Range(0)] = 0.0
     codec: Codec = "plain"
+    server_optimizer: ServerOptimizer = field(default_factory=ServerOptimizer)
     clip: Annotated[float, Range(0)] = 0.0
     statistics_every: Annotated[int, Range(0)] = 0
     evidence: bool = False
+
+    def __post_init__(self) -> None:
+        check_optimizer(self.server_optimizer, self.codec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +136,7 @@ class Round:
 
     def __init__(self, context: Context, epochs: Epochs, settings: RoundSettings) -> None:
         self._context, self._epochs, self._settings = context, epochs, settings
-        self.models = Models(context)
+        self.models = Models(context, settings.server_optimizer)
         self.audit = Audit(context)
         self.statistics = Statistics(context, settings.statistics_every)
         last = context.store.get(LAST)

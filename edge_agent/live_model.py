@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 RECORD = "model/live"
 RESULTS = "results"
+LARGEST_STATE = 3
+"""Numbers of a model's state for each parameter, at most: FedAdam has two moments."""
 LONGEST_CHAIN = 64
 """Results kept to walk from one version to the next; more than the coordinator retains."""
 
@@ -82,7 +84,7 @@ class LiveModel:
         return self._whole(spec)[: spec.parameters()]
 
     def _whole(self, spec: ModelSpec) -> "NDArray[np.float32]":
-        """The live model's state: the flat vector, and the velocity if the server has one."""
+        """The live model's state: the flat vector, and what the server's optimiser remembers."""
         if self._state is None:
             from hushfleet.learning.layers import initial_flat
             from hushfleet.replay import read_snapshot
@@ -187,24 +189,25 @@ class LiveModel:
         if self._plain is None and not self._blind:
             return None
         version, parameters = self._target[0], spec.parameters()
+        longest = LARGEST_STATE * 4 * parameters
         chained = not self._doubted and self._leads(self.version, self.hash, version)
         if self._plain is None:
             # The version that a rollback went back to has a snapshot with every codec, too.
             back = self._rollback is not None and self._rollback.version == version
-            found = Wanted("snapshot", version, 8 * parameters) if back else None
+            found = Wanted("snapshot", version, longest) if back else None
             return self._next_delta(spec) if chained else found
         if self._plain:
             # A packed residue of the plain codec takes two bytes where a snapshot takes four.
             if chained and version - self.version <= 2:
                 return self._next_delta(spec)
-            return Wanted("snapshot", version, 8 * parameters)
+            return Wanted("snapshot", version, longest)
         key, key_hash = self._entry(version, spec)
         snapshot = 4 * parameters if key % KEYFRAME_EVERY else parameters
         cheaper = self.version >= key or (key - self.version) * self._delta_length <= snapshot
         if chained and (cheaper or not key_hash):
             return self._next_delta(spec)
         if key and key_hash and (self._doubted or not self.at(key, key_hash)):
-            return Wanted("snapshot", key, 8 * parameters)
+            return Wanted("snapshot", key, longest)
         if not key and self._leads(0, spec.zero, version):
             self._begin(spec)
             return self._next_delta(spec)

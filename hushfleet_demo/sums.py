@@ -126,7 +126,7 @@ class RotatedSums:
         self._version += 1
         profile, body = PROFILES[self._task.codec], codec.pack_opened(opened.residues, opened.bits)
         delta = Delta(
-            0, self._version, plan, opened.bits, body, self._step, opened.weight, profile.server_rate, ROTATED, 0.0
+            0, self._version, plan, opened.bits, body, self._step, opened.weight, profile.server_rate, ROTATED, 0.0, ()
         )
         rms = opened.metrics.norm * opened.weight / codec.FIXED_POINT / self._step / math.sqrt(self._coords)
         room = growth(self._version, profile.keep)

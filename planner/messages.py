@@ -242,6 +242,7 @@ class Messages:
             1.0,
             self.encoding.codec,
             0.0,
+            (),
         )
         return self._said(table)
 

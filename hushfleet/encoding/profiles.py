@@ -29,14 +29,15 @@ class EncodingProfile:
             raise ConfigurationError(f"keep = {self.keep}: a fraction above 0, at most 1")
         if not self.server_rate > 0.0:
             raise ConfigurationError(f"server_rate = {self.server_rate}: a number above 0")
-        check_momentum(self.server_momentum, everything=self.keep == 1.0)
+        check_server(self.server_momentum, adam=False, everything=self.keep == 1.0)
 
 
-def check_momentum(momentum: float, *, everything: bool) -> None:
-    """Refuse a server momentum that is no such number, or that would run together with residuals.
+def check_server(momentum: float, *, adam: bool, everything: bool) -> None:
+    """Refuse a server momentum that is no such number, or a step with a memory that would run together with residuals.
 
     Args:
         momentum: the server's.
+        adam: whether the step is FedAdam's.
         everything: whether all coordinates are sent, so that no residual is kept.
 
     Raises:
@@ -44,7 +45,14 @@ def check_momentum(momentum: float, *, everything: bool) -> None:
     """
     if not 0.0 <= momentum < 1.0:
         raise ConfigurationError(f"server momentum {momentum}: a number from 0 up to, not including, 1")
-    if momentum and not everything:
+    if everything:
+        return
+    if adam:
+        raise ConfigurationError(
+            "FedAdam together with a part of the coordinates swings and does not settle: the residuals come back "
+            "delayed and are amplified; send all coordinates (codec plain or fast), or leave FedAdam out"
+        )
+    if momentum:
         raise ConfigurationError(
             "server momentum together with a part of the coordinates diverges: the residuals come back delayed and are "
             "amplified; send all coordinates (profile fast), or leave the momentum out"

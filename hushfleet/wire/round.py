@@ -14,6 +14,7 @@ from hushfleet.wire.framing import (
     U16,
     U32,
     U64,
+    Array,
     Binary,
     Bytes,
     Flag,
@@ -21,6 +22,7 @@ from hushfleet.wire.framing import (
     ManyB16,
     ManyB32,
     Nested,
+    Real,
     Sender,
     Table,
     Unsigned,
@@ -416,7 +418,7 @@ def positions(packed: bytes) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Delta(Table):
-    """The opened sum, as every device replays it."""
+    """The opened sum, as every device replays it; `adam` is empty, or FedAdam's β2 and τ."""
 
     KIND: ClassVar[str] = "delta"
     sender: Sender
@@ -429,9 +431,12 @@ class Delta(Table):
     rate: F64
     codec: Annotated[int, Unsigned(8, 1)]
     momentum: F64
+    adam: Annotated[tuple[float, ...], Array(Real())]
 
     def check(self) -> None:
         if not 2 <= self.bits <= 16 or self.step <= 0 or not self.weight:
             raise MalformedError("delta: bits from 2 to 16, step and weight above 0")
-        if not 0 <= self.momentum < 1 or (self.momentum and self.codec == PLAIN):
-            raise MalformedError("delta: momentum from 0, below 1, and 0 with the plain codec")
+        if not 0 <= self.momentum < 1 or (self.momentum and self.codec == PLAIN and not self.adam):
+            raise MalformedError("delta: momentum from 0, below 1, and 0 with the plain codec unless there is adam")
+        if self.adam and (len(self.adam) != 2 or not 0 <= self.adam[0] < 1 or not self.adam[1] > 0):
+            raise MalformedError("delta: adam is nothing, or β2 from 0, below 1, and τ above 0")

@@ -1,10 +1,12 @@
-"""The rotated codec over a real broker: past a key frame, a device killed on the way, and one that comes late."""
+"""The rotated codec over a real broker: past a key frame, a device killed, one that comes late; and FedAdam."""
 
 import signal
 from pathlib import Path
 
 import pytest
-from fleet_fixture import COORDINATOR, Fleet, Witness
+from fleet_fixture import COORDINATOR, PARAMETERS, Fleet, Witness
+
+from hushfleet.wire import canonical
 
 pytestmark = pytest.mark.integration
 
@@ -37,3 +39,20 @@ def test_everyone_ends_with_one_model_the_killed_and_the_late_too(tmp_path: Path
         assert len(models) == 1
         first, newest = fleet.events(COORDINATOR, "round")[0], fleet.events(COORDINATOR, "round")[-1]
         assert newest["loss"] < first["loss"]
+
+
+def test_everyone_replays_fedadam_and_whoever_comes_late_does_too(tmp_path: Path) -> None:
+    rounds = {"total": 2, "enough": 0.6, "patience": 0.3, "codec": "fast", "server_optimizer": "adam"}
+    with Fleet(tmp_path, rounds=rounds) as fleet:
+        fleet.broker.start()
+        fleet.start(COORDINATOR, *(name for name in fleet.devices if name != LATE))
+        fleet.wait_for(COORDINATOR, "stopped")
+        last = fleet.events(COORDINATOR, "round")[-1]["version"]
+        fleet.start(LATE)
+        for name in fleet.devices:
+            fleet.wait_for(name, "score", version=last)
+        fleet.stop(*fleet.devices)
+        assert [told["outcome"] for told in fleet.events(COORDINATOR, "round")].count("applied") == last
+        assert len({fleet.model(name) for name in (COORDINATOR, *fleet.devices)}) == 1
+        with fleet.store(LATE) as store:
+            assert len(canonical.decode(store.get("model/live") or b"")["flat"]) == 3 * 4 * PARAMETERS

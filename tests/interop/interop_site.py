@@ -150,9 +150,10 @@ class Site:
     def bundle(self, name: str) -> Path:
         return self.fleet / "devices" / name
 
-    def start_coordinator(self, rounds: int) -> None:
+    def start_coordinator(self, rounds: int, server_optimizer: str = "profile") -> None:
         """Start the project's coordinator for so many rounds."""
-        text = COORDINATOR.replace("[rounds]", f"[rounds]\ntotal = {rounds}") + SETUP
+        lines = f'[rounds]\ntotal = {rounds}\nserver_optimizer = "{server_optimizer}"'
+        text = COORDINATOR.replace("[rounds]", lines) + SETUP
         self.local.configure("coordinator", text)
         self.local.start_coordinator()
 

@@ -484,6 +484,7 @@ class SecondCoordinator:
                 "rate": 1.0,
                 "codec": 0,
                 "momentum": 0.0,
+                "adam": [],
             },
             self.bundle.identity,
         )

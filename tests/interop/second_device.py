@@ -19,6 +19,7 @@ from second_link import Bundle, Event, Journal, Link, Post
 from second_sums import (
     Contribution,
     Floats,
+    adam_step,
     drawn,
     encoded,
     mask,
@@ -102,7 +103,8 @@ class SecondDevice:
         self.plan: Frame | None = None
         self.newest_round: int | None = None
         self.version = self._highest = self._back = 0
-        self.flat: Floats | None = None
+        self.state: Floats | None = None
+        self.coords = 0
         self._upload: list[bytes] = []
         self._upload_hash = b""
         self._accepted = False
@@ -193,10 +195,10 @@ class SecondDevice:
     def _follow(self) -> None:
         """Replay the deltas of results, one version after the other."""
         model = self._documents.named["model"].fields
-        if self.flat is None:
+        if self.state is None:
             flat = version_zero(model["layers"], model["init"])
             require(model_hash(flat) == model["zero"], "version 0 has another hash than the model spec says")
-            self.flat = flat
+            self.state, self.coords = flat, len(flat)
             self._say({"event": "version", "version": 0, "hash": model_hash(flat).hex()})
         results = []
         for topic, payload in list(self._post.seen.items()):
@@ -220,53 +222,56 @@ class SecondDevice:
 
     def _go_back(self, result: Fields) -> None:
         """Follow a rollback, if it is within the policy's bound of the highest version ever known."""
-        assert self.flat is not None
+        assert self.state is not None
         self._highest = max(self._highest, self.version, result["base"])
         allowed = self._documents.named["policy"].fields["rollback_versions"]
         require(self._highest - allowed <= result["version"] < result["base"], "a rollback that the policy forbids")
         if self.version > result["version"]:
-            payload = self._post.whole(f"model/{result['version']}/snapshot", 4 * len(self.flat))
+            payload = self._post.whole(f"model/{result['version']}/snapshot", 12 * self.coords)
             if payload is None:
                 return
-            flat = np.frombuffer(payload, "<f4").astype(np.float32)
-            require(model_hash(flat) == result["version_hash"], "the snapshot has another model hash")
-            self.flat, self.version = flat, result["version"]
+            self._take_snapshot(payload, result)
         self._back, self.newest_round = result["round"], max(self.newest_round or 0, result["round"])
-        self._say({"event": "back", "version": self.version, "hash": model_hash(self.flat).hex()})
+        self._say({"event": "back", "version": self.version, "hash": model_hash(self.state).hex()})
 
     def _jump(self, result: Fields) -> None:
-        assert self.flat is not None
-        payload = self._post.whole(f"model/{result['version']}/snapshot", 4 * len(self.flat))
+        payload = self._post.whole(f"model/{result['version']}/snapshot", 12 * self.coords)
         if payload is None:
             return
-        require(len(payload) == 4 * len(self.flat), "a snapshot of another length")
-        flat = np.frombuffer(payload, "<f4").astype(np.float32)
-        require(model_hash(flat) == result["version_hash"], "the snapshot has another model hash")
-        self.flat, self.version = flat, result["version"]
-        self._say({"event": "snapshot", "version": self.version, "hash": model_hash(flat).hex()})
+        self._take_snapshot(payload, result)
+        self._say({"event": "snapshot", "version": self.version, "hash": result["version_hash"].hex()})
+
+    def _take_snapshot(self, payload: bytes, result: Fields) -> None:
+        require(len(payload) in (4 * self.coords, 12 * self.coords), "a snapshot of another length")
+        state = np.frombuffer(payload, "<f4").astype(np.float32)
+        require(model_hash(state) == result["version_hash"], "the snapshot has another model hash")
+        self.state, self.version = state, result["version"]
 
     def _replay(self, result: Fields) -> None:
-        assert self.flat is not None
-        require(model_hash(self.flat) == result["base_hash"], "the result's base is not our model")
-        coords = len(self.flat)
-        payload = self._post.whole(f"model/{result['version']}/delta", 2 * padded(coords) + 512)
+        assert self.state is not None
+        require(model_hash(self.state) == result["base_hash"], "the result's base is not our model")
+        payload = self._post.whole(f"model/{result['version']}/delta", 2 * padded(self.coords) + 512)
         if payload is None:
             return
         frame = self._documents.from_coordinator(payload, "delta")
         delta = frame.fields
         require(frame.hash == result["delta"] and delta["version"] == result["version"], "not the result's delta")
         require(delta["plan"] == result["plan"] and delta["bits"] == 16, "a delta of another plan")
-        body = signed_body(delta["body"], coords)
-        flat = next_version(self.flat, body, delta["step"], delta["weight"], delta["rate"])
-        require(model_hash(flat) == result["version_hash"], "the replay gives another model hash")
-        self.flat, self.version = flat, result["version"]
+        body = signed_body(delta["body"], self.coords)
+        if delta["adam"]:
+            u = next_version(np.zeros(self.coords, np.float32), body, delta["step"], delta["weight"], 1.0)
+            state = adam_step(self.state, self.coords, u, delta["rate"], delta["momentum"], delta["adam"])
+        else:
+            state = next_version(self.state[: self.coords], body, delta["step"], delta["weight"], delta["rate"])
+        require(model_hash(state) == result["version_hash"], "the replay gives another model hash")
+        self.state, self.version = state, result["version"]
         included = result["included"]
         me = self.bundle.index
         self._say(
             {
                 "event": "version",
                 "version": self.version,
-                "hash": model_hash(flat).hex(),
+                "hash": model_hash(state).hex(),
                 "round": result["round"],
                 "included": me // 8 < len(included) and bool(included[me // 8] >> me % 8 & 1),
             }
@@ -312,7 +317,7 @@ class SecondDevice:
         require(
             plan["step"] == step_for(plan["clip"], policy["largest_survivor_set"]), "another step than the formula's"
         )
-        require(self.flat is not None and plan["coords"] == len(self.flat), "another number of coordinates")
+        require(self.state is not None and plan["coords"] == self.coords, "another number of coordinates")
 
     # The upload.
 
@@ -330,9 +335,10 @@ class SecondDevice:
             self._held.add(fields["round"])
             return
         if not self._upload:
-            assert self.flat is not None
-            require(model_hash(self.flat) == fields["base_hash"], "the plan's base is not our model")
-            self._upload_hash, self._upload = self.make_upload(plan, self._training(self.flat, fields["coords"]))
+            assert self.state is not None
+            require(model_hash(self.state) == fields["base_hash"], "the plan's base is not our model")
+            given = self._training(self.state[: self.coords], fields["coords"])
+            self._upload_hash, self._upload = self.make_upload(plan, given)
             self._asked = time.monotonic()
             self.send_upload(fields["round"], self._upload)
             self._say({"event": "upload", "round": fields["round"], "chunks": len(self._upload)})

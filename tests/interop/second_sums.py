@@ -1,5 +1,6 @@
 """A second writing of the protocol's arithmetic: group, sharing, masks, plain codec and model. Plain and slow."""
 
+import math
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -296,6 +297,23 @@ def next_version(flat: Floats, body: Integers, step: float, weight: int, rate: f
     """`flat + float32(Q·step / (W/65536) · rate)`, from left to right in float64."""
     change = body.astype(np.float64) * step / (weight / 65536) * rate
     return flat + change.astype(np.float32)
+
+
+def adam_step(state: Floats, coords: int, u: Floats, rate: float, momentum: float, adam: list[float]) -> Floats:
+    """The state after a step of FedAdam: float64 from left to right, each line rounded once to float32."""
+    beta, tau = adam
+    after: list[list[np.float32]] = [[], [], []]
+    for j in range(coords):
+        flat, update = float(state[j]), float(u[j])
+        first, second = 0.0, tau * tau
+        if len(state) == 3 * coords:
+            first, second = float(state[coords + j]), float(state[2 * coords + j])
+        m = np.float32(first * momentum + update * (1 - momentum))
+        v = np.float32(second * beta + update * update * (1 - beta))
+        step = float(m) * rate / (math.sqrt(float(v)) + tau)
+        for part, value in zip(after, (np.float32(flat + step), m, v), strict=True):
+            part.append(value)
+    return np.array([*after[0], *after[1], *after[2]], np.float32)
 
 
 def signed_body(packed: bytes, coords: int) -> Integers:

@@ -79,7 +79,9 @@ MESSAGES = {
         "plan b32 · round u64 · outcome u8 · reason u8 · base u32 · base_hash b32 · version u32 · version_hash b32 · "
         "delta b32 · included b · step f · metrics {metrics}"
     ),
-    "delta": "version u32 · plan b32 · bits u8 · body b · step f · weight u64 · rate f · codec u8 · momentum f",
+    "delta": (
+        "version u32 · plan b32 · bits u8 · body b · step f · weight u64 · rate f · codec u8 · momentum f · adam [f]"
+    ),
 }
 NAMELESS = {
     "transcript": (

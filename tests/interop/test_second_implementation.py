@@ -24,6 +24,7 @@ from second_sums import (
     Contribution,
     Floats,
     Vector,
+    adam_step,
     encoded,
     model_hash,
     next_version,
@@ -52,7 +53,9 @@ from second_wire import (
 )
 
 from hushfleet.errors import MalformedError
+from hushfleet.replay import replay
 from hushfleet.wire import canonical, framing
+from hushfleet.wire.round import Delta
 from hushfleet_demo.local_fleet import run
 
 VECTORS = Path(__file__).parent.parent / "vectors"
@@ -126,6 +129,45 @@ def test_next_version_is_that_of_the_text(case: dict[str, Any]) -> None:
     assert (model_hash(flat).hex(), model_hash(after).hex()) == (case["hash"], case["next_hash"])
 
 
+@pytest.mark.parametrize("case", json.loads((VECTORS / "rotated.json").read_text())["fedadam"])
+def test_fedadam_is_that_of_the_text(case: dict[str, Any]) -> None:
+    rounds = json.loads((VECTORS / "rotated.json").read_text())["rounds"]
+    (update,) = [floats(one["update"]) for one in rounds if one["parameters"] == case["round"]]
+    d, states = case["round"], [floats(state) for state in case["states"]]
+    after = [adam_step(one, d, update, case["rate"], case["momentum"], case["adam"]) for one in states[:-1]]
+    assert [one.tobytes() for one in after[:-1]] == [one.tobytes() for one in states[1:-1]]
+    if case["version"] % 16:
+        assert after[-1].tobytes() == states[-1].tobytes()
+        return
+    short = ((after[-1][d:].view("<u4") + 2**15) >> 16).astype("<u2")
+    assert bytes.fromhex(case["snapshot"])[5 + d :] == short.tobytes()
+    assert states[-1][d:].tobytes() == (short.astype("<u4") << 16).tobytes()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    parts=st.sampled_from([1, 2, 3]),
+    numbers=st.lists(st.floats(-1e4, 1e4, width=32), min_size=15, max_size=15),
+    momentum=st.floats(0, 1, exclude_max=True),
+    beta=st.floats(0, 1, exclude_max=True),
+    tau=st.floats(1e-8, 1e3),
+    rate=st.floats(1e-6, 1e3),
+    body=st.lists(st.integers(-300, 300), min_size=5, max_size=5),
+)
+def test_the_project_and_the_second_writing_take_the_same_step_to_the_bit(
+    parts: int, numbers: list[float], momentum: float, beta: float, tau: float, rate: float, body: list[int]
+) -> None:
+    state = np.array(numbers[: 5 * parts], np.float32)
+    state[10:] = np.abs(state[10:])
+    sums = np.array(body, np.int64)
+    padding = np.zeros(59, np.int64)
+    packed = planes((np.concatenate([sums, padding]) % 2**16).astype(np.uint16), 16)
+    delta = Delta(0, 1, bytes(32), 16, packed, 1e-3, 5 * 65_536, rate, 0, momentum, (beta, tau))
+    u = next_version(np.zeros(5, np.float32), sums, 1e-3, 5 * 65_536, 1.0)
+    expected = adam_step(state, 5, u, rate, momentum, [beta, tau])
+    assert replay(state, delta, range(5), 5, 1.0).state.tobytes() == expected.tobytes()
+
+
 # The second device among the project's processes.
 
 
@@ -147,7 +189,8 @@ def test_second_device_takes_part_over_two_epochs(tmp_path: Path) -> None:
     site = Site(tmp_path, rules, members=("m1", "m2"), both=("b1", "second"), participants=agents[3:])
     with site:
         journal, index = site.journal, site.index
-        site.start_coordinator(rounds=6)
+        # FedAdam, so that the second device replays, fetches and goes back to states with moments.
+        site.start_coordinator(rounds=6, server_optimizer="adam")
         site.start_agents(*agents)
         device = SecondDevice(
             "second",
@@ -437,8 +480,8 @@ def test_receipts_give_the_reasons_of_the_text(tmp_path: Path) -> None:
             site.journal.wait(is_event("second", "plan"), STEP, "plan")
             plan = device.plan
             assert plan is not None
-            assert device.flat is not None
-            given = any_training(device.flat, len(device.flat))
+            assert device.state is not None
+            given = any_training(device.state, device.coords)
             (upload, chunks), (other, other_chunks) = (device.make_upload(plan, given) for _ in range(2))
             header = unpack("header", parse(chunks[0], plan.fleet, "header").body)
 

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 from guard import Guard
@@ -13,7 +14,7 @@ from test_rotated_rounds import version_of as rotated_version
 from witness import SUMS, Witness
 from world import Crash, Faults, RoundSettings, World, make_fleet
 
-from coordinator.encoding import Codec
+from coordinator.encoding import Codec, ServerOptimizer
 from edge_agent.device import Device
 from hushfleet.actions import Note
 from hushfleet.errors import RefusedError
@@ -87,11 +88,20 @@ def test_a_fleet_goes_back_two_versions_and_on_from_there_with_one_asleep_and_on
     guard.witness.check()
 
 
-@pytest.mark.parametrize(("codec", "newest", "target"), [("default", 5, 3), ("default", 17, 12), ("fast", 17, 12)])
-def test_the_same_with_the_rotated_codec_and_with_momentum_also_over_a_key_frame(
-    codec: Codec, newest: int, target: int
+@pytest.mark.parametrize(
+    ("codec", "optimizer", "newest", "target"),
+    [
+        ("default", "profile", 5, 3),
+        ("default", "profile", 17, 12),
+        ("fast", "profile", 17, 12),
+        ("fast", "adam", 17, 12),
+    ],
+)
+def test_the_same_with_the_rotated_codec_and_with_memory_also_over_a_key_frame(
+    codec: Codec, optimizer: Literal["profile", "adam"], newest: int, target: int
 ) -> None:
-    world, _ = make_world(fleet(rollback_versions=5), rounds(codec, 0, pause=5.0))
+    chosen = rounds(codec, 0, pause=5.0, server_optimizer=ServerOptimizer(optimizer))
+    world, _ = make_world(fleet(rollback_versions=5), chosen)
     world.crash(LATE)
     world.run(lambda world: world.counts[0, "round"] == newest and world.conductor.round.plan is None, deadline=20_000)
     world.run_for(2)

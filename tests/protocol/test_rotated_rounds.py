@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from witness import GRACE
 from world import Crash, Faults, FleetKeys, RoundSettings, World, make_fleet
 
-from coordinator.encoding import Codec
+from coordinator.encoding import Codec, ServerOptimizer
 from edge_agent.device import Device
 from edge_agent.live_model import RECORD, _Record
 from hushfleet.actions import Publish
@@ -28,6 +28,7 @@ from hushfleet.wire.layers import Dense
 from hushfleet.wire.round import APPLIED, Delta, Plan, Result, positions
 
 LAYERS = (Dense(30, 20, "none"), Dense(20, 4, "none"))
+PROFILE, ADAM = ServerOptimizer(), ServerOptimizer("adam", rate=0.01)
 PARAMETERS = 30 * 20 + 20 + 20 * 4 + 4
 
 
@@ -115,9 +116,20 @@ def distance(world: World) -> float:
     return float(np.linalg.norm(flat - goal()) / np.linalg.norm(start - goal()))
 
 
-@pytest.mark.parametrize(("codec", "total", "nearer"), [("default", 40, 0.25), ("thrift", 40, 0.6), ("fast", 12, 0.1)])
-def test_a_fleet_learns_and_everyone_holds_the_same_model(codec: Codec, total: int, nearer: float) -> None:
-    world, _ = make_world(fleet(), rounds(codec, total))
+@pytest.mark.parametrize(
+    ("codec", "optimizer", "total", "nearer"),
+    [
+        ("default", PROFILE, 40, 0.25),
+        ("thrift", PROFILE, 40, 0.6),
+        ("fast", PROFILE, 12, 0.1),
+        ("fast", ADAM, 20, 0.25),
+        ("plain", ADAM, 20, 0.25),
+    ],
+)
+def test_a_fleet_learns_and_everyone_holds_the_same_model(
+    codec: Codec, optimizer: ServerOptimizer, total: int, nearer: float
+) -> None:
+    world, _ = make_world(fleet(), rounds(codec, total, server_optimizer=optimizer))
     world.run(agreed(world), deadline=20_000)
     assert [result.outcome for result in results(world)] == [APPLIED] * total
     assert distance(world) < nearer
@@ -133,9 +145,13 @@ def test_devices_that_were_there_fetch_deltas_alone_also_at_key_frames() -> None
         assert fetched(world, index) == [("delta", version) for version in range(1, 19)]
 
 
-@pytest.mark.parametrize("codec", ["default", "fast"])
-def test_a_device_that_joins_late_fetches_the_key_frame_and_the_deltas_from_there(codec: Codec) -> None:
-    world, _ = make_world(fleet(), rounds(codec, 35))
+@pytest.mark.parametrize(
+    ("codec", "optimizer", "bytes_each"), [("default", PROFILE, 1), ("fast", PROFILE, 2), ("fast", ADAM, 5)]
+)
+def test_a_device_that_joins_late_fetches_the_key_frame_and_the_deltas_from_there(
+    codec: Codec, optimizer: ServerOptimizer, bytes_each: int
+) -> None:
+    world, _ = make_world(fleet(), rounds(codec, 35, server_optimizer=optimizer))
     world.crash(8)
     world.run(world.rounds_ended(35), deadline=20_000)
     world.start(8)
@@ -143,8 +159,18 @@ def test_a_device_that_joins_late_fetches_the_key_frame_and_the_deltas_from_ther
     newest = version_of(world)[0]
     assert fetched(world, 8) == [("snapshot", 32), *(("delta", version) for version in range(33, newest + 1))]
     topic = Topics(world.keys.fleet).model(32, "snapshot", 0)
-    parts = 2 if codec == "fast" else 1
-    assert len(world.broker.retained[topic]) == 1 + parts * (4 + PARAMETERS)
+    scales = 4 * (2 if bytes_each == 2 else 1)
+    assert len(world.broker.retained[topic]) == 1 + scales + bytes_each * PARAMETERS
+
+
+def test_a_device_that_joins_late_fetches_the_moments_too_with_the_plain_codec() -> None:
+    world, _ = make_world(fleet(), rounds("plain", 5, server_optimizer=ADAM))
+    world.crash(8)
+    world.run(world.rounds_ended(5), deadline=20_000)
+    world.start(8)
+    world.run(agreed(world), deadline=1000)
+    assert fetched(world, 8) == [("snapshot", 5)]
+    assert world.device(8).live._whole(spec(world.keys)).shape == (3 * PARAMETERS,)
 
 
 def test_a_device_that_slept_takes_the_cheaper_of_deltas_and_key_frame() -> None:
@@ -208,14 +234,20 @@ def test_a_delta_that_was_changed_on_the_way_is_refused_and_the_model_is_reached
 
 
 @pytest.mark.parametrize(
-    "codecs", [("plain", "default", "plain"), ("default", "plain", "fast"), ("fast", "default", "thrift")]
+    "codecs",
+    [
+        (("plain", PROFILE), ("default", PROFILE), ("plain", PROFILE)),
+        (("default", PROFILE), ("plain", PROFILE), ("fast", PROFILE)),
+        (("fast", ADAM), ("default", PROFILE), ("thrift", PROFILE)),
+        (("plain", ADAM), ("fast", ADAM), ("fast", PROFILE)),
+    ],
 )
-def test_a_fleet_changes_its_codec_and_joiners_follow(codecs: tuple[Codec, ...]) -> None:
-    world, _ = make_world(fleet(), rounds(codecs[0], 9))
-    for number, codec in enumerate(codecs, start=1):
+def test_a_fleet_changes_its_codec_and_joiners_follow(codecs: tuple[tuple[Codec, ServerOptimizer], ...]) -> None:
+    world, _ = make_world(fleet(), rounds(codecs[0][0], 9, server_optimizer=codecs[0][1]))
+    for number, (codec, optimizer) in enumerate(codecs, start=1):
         before = version_of(world)[0]
         world.crash(0)
-        world.rounds = rounds(codec, 9 * number)
+        world.rounds = rounds(codec, 9 * number, server_optimizer=optimizer)
         world.start(0)
         world.crash(8)
         world.run(lambda world: world.conductor.finished, deadline=20_000)

@@ -173,7 +173,7 @@ def played() -> Round:
     after = codec.apply_delta(flat, body, bits=plan.bits, step=plan.step, weight=opened.weight, rate=1.0)
     delta = owned.frame(
         COORDINATOR_INDEX,
-        Delta(COORDINATOR_INDEX, plan.base + 1, plan_hash, plan.bits, body, plan.step, opened.weight, 1.0, 0, 0.0),
+        Delta(COORDINATOR_INDEX, plan.base + 1, plan_hash, plan.bits, body, plan.step, opened.weight, 1.0, 0, 0.0, ()),
     )
     measured = opened.metrics
     metrics = Metrics(

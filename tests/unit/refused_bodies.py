@@ -432,6 +432,14 @@ def _wrong_round() -> Iterator[tuple[str, str, bytes]]:
     ("delta", "an unknown codec", {"codec": 2}),
     ("delta", "a momentum of 1", {"codec": 1, "momentum": 1.0}),
     ("delta", "momentum with the plain codec", {"momentum": 0.5}),
+    ("delta", "a single number for adam", {"adam": [0.99]}),
+    ("delta", "three numbers for adam", {"adam": [0.99, 0.001, 0.0]}),
+    ("delta", "a second moment that never forgets", {"adam": [1.0, 0.001]}),
+    ("delta", "a negative second momentum", {"adam": [-0.5, 0.001]}),
+    ("delta", "adam with a tau of 0", {"adam": [0.99, 0.0]}),
+    ("delta", "adam with a negative tau", {"adam": [0.99, -0.001]}),
+    ("delta", "adam with a tau that is no number", {"adam": [0.99, float("nan")]}),
+    ("delta", "adam and a momentum of 1", {"momentum": 1.0, "adam": [0.99, 0.001]}),
     ]  # fmt: skip
     for kind, why, changes in cases:
         yield kind, why, with_change(kind, **changes)

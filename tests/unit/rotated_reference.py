@@ -6,6 +6,7 @@ Run as a program it writes tests/vectors/rotated.json anew.
 import hashlib
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,10 @@ from hushfleet.encoding.grid import Grid, update_of
 from hushfleet.encoding.keyframe import eight_bit, open_eight_bit
 from hushfleet.encoding.steps import bits_for, first_step
 from hushfleet.encoding.subset import coordinates
+from hushfleet.replay import replay
 from hushfleet.rotated import encode_rotated, open_delta, open_rotated
 from hushfleet.secagg.residues import Vector, add_into, pack, padded, word_dtype
+from hushfleet.wire.round import ROTATED, Delta
 
 VECTORS = PLAIN_VECTORS.with_name("rotated.json")
 F = np.float32
@@ -171,7 +174,12 @@ LARGE = [(1000, 0.1), (4810, 0.05), (65_536, 0.1), (100_000, 0.1)]
 
 def golden_rotated() -> dict[str, list[dict[str, Any]]]:
     """Inputs and outputs for other implementations: whole for small models, hashed for large ones."""
-    return {"rounds": [_golden_round(*case) for case in CASES], "large": [_golden_large(*case) for case in LARGE]}
+    rounds = [_golden_round(*case) for case in CASES]
+    return {
+        "rounds": rounds,
+        "large": [_golden_large(*case) for case in LARGE],
+        "fedadam": [_golden_step(rounds[0], 15), _golden_step(rounds[2], 16)],
+    }
 
 
 def _golden_round(parameters: int, keep: float, indices: list[int]) -> dict[str, Any]:
@@ -212,6 +220,27 @@ def _golden_round(parameters: int, keep: float, indices: list[int]) -> dict[str,
         .astype("<f4")
         .tobytes()
         .hex(),
+    }
+
+
+def _golden_step(case: dict[str, Any], version: int) -> dict[str, Any]:
+    """A step of FedAdam with the sum of a golden round, after two others with it that began without moments."""
+    parameters, indices = case["parameters"], [device["index"] for device in case["devices"]]
+    body = pack(np.array(case["residues"] + [0] * (-parameters % 64)).astype(np.uint8), case["bits"])
+    plan, weight, adam = bytes.fromhex(case["plan_hash"]), case["weight"], (0.99, 0.001)
+    delta = Delta(0, 1, plan, case["bits"], body, case["step"], weight, 0.03, ROTATED, 0.9, adam)
+    states = [any_delta(version, parameters, 0.1)]
+    for number in (1, 2, version):
+        after = replay(states[-1], replace(delta, version=number), indices, parameters, case["clip"])
+        states.append(after.state)
+    return {
+        "round": parameters,
+        "version": version,
+        "rate": delta.rate,
+        "momentum": delta.momentum,
+        "adam": list(adam),
+        "states": [state.astype("<f4").tobytes().hex() for state in states],
+        "snapshot": after.snapshot.hex(),
     }
 
 

@@ -13,7 +13,7 @@ from hushfleet.codec import OpeningError
 from hushfleet.encoding import steps
 from hushfleet.encoding.grid import Grid
 from hushfleet.encoding.keyframe import eight_bit, open_eight_bit
-from hushfleet.encoding.profiles import PROFILES, EncodingProfile, check_momentum
+from hushfleet.encoding.profiles import PROFILES, EncodingProfile, check_server
 from hushfleet.errors import ConfigurationError, MalformedError
 from hushfleet.hashing import digest
 
@@ -110,18 +110,25 @@ def test_combinations_that_diverge_are_refused_with_the_reason(
 @pytest.mark.parametrize("momentum", [-0.1, 1.0, math.nan])
 def test_a_momentum_out_of_range_is_refused(momentum: float) -> None:
     with pytest.raises(ConfigurationError, match="momentum"):
-        check_momentum(momentum, everything=True)
+        check_server(momentum, adam=False, everything=True)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_fedadam_with_a_part_of_the_coordinates_is_refused_with_what_to_choose(momentum: float) -> None:
+    with pytest.raises(ConfigurationError, match=r"FedAdam .*codec plain or fast"):
+        check_server(momentum, adam=True, everything=False)
+    check_server(momentum, adam=True, everything=True)
 
 
 # ---- key frames
 
 
 @settings(max_examples=40, deadline=None)
-@given(parameters=st.integers(1, 700), parts=st.integers(1, 2), seed=st.integers(0, 2**32 - 1))
+@given(parameters=st.integers(1, 700), parts=st.integers(1, 3), seed=st.integers(0, 2**32 - 1))
 def test_a_key_frame_is_close_and_taken_by_whoever_fetches_it(parameters: int, parts: int, seed: int) -> None:
     state = any_delta(seed, parts * parameters)
     data = eight_bit(state, parameters, 16)
-    assert len(data) == 1 + parts * (4 + parameters)
+    assert len(data) == {1: parameters + 5, 2: 2 * parameters + 9, 3: 5 * parameters + 5}[parts]
     restored = open_eight_bit(data, parameters, 16)
     for part, found in zip(state.reshape(parts, -1), restored.reshape(parts, -1), strict=True):
         assert np.linalg.norm(part - found) <= 0.5 / 127 * math.sqrt(parameters) * np.abs(part).sum() + 1e-5

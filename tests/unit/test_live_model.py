@@ -94,7 +94,7 @@ def test_a_device_that_knows_only_a_statistics_plan_fetches_the_version_gone_bac
     back = result_of(11, ROLLBACK, 6)
     live.note(back)
     live.follow(back, POLICY, 8)
-    assert live.wanted(SPEC) == Wanted("snapshot", 6, 8 * SPEC.parameters())
+    assert live.wanted(SPEC) == Wanted("snapshot", 6, 12 * SPEC.parameters())
 
 
 def test_a_device_at_the_key_frame_asks_for_the_result_that_it_lacks() -> None:
