@@ -1,6 +1,7 @@
 """A data source of one CSV file: a header line, then one row a line (RFC 4180, UTF-8, commas, decimal points).
 
-The file is read as a stream into flat float32 memory; a mistake in it is named by file, line and column, never by the
+The file is read as a stream into flat float32 memory, of which there is only so much: of a longer file every second,
+every fourth, … row is used. A mistake in it is named by file, line and column, never by the
 value that stands there: what a device measured appears in no message.
 """
 
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
-from edge_agent.sources.rows import Head, Judge, LocalData, Rows
+from edge_agent.sources.rows import MEMORY, Head, Judge, LocalData, Rows, rows_in
 from hushfleet.configuration import Range, did_you_mean
 from hushfleet.errors import ConfigurationError
 from hushfleet.wire.documents import ModelSpec
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-LARGEST_CELL_COUNT = 2**25
-"""Numbers read from one file at most: 128 MiB as float32."""
 LONGEST_LINE = 2**20
 """Characters in a line at most, so that a file without line ends is not read into memory whole."""
 
@@ -46,12 +45,14 @@ class CsvSource:
         label: the column to be learned: classes numbered from 0, or the number to predict.
         features: the columns that go into the model, in this order; None for all others, in the file's order.
         holdout: 0 to 1, the fraction of rows, the last ones, that only score the model and never train it.
+        memory: MiB that the features take at most; of a longer file rows are used that are evenly spread over it.
     """
 
     path: Path
     label: str
     features: tuple[str, ...] | None = None
     holdout: Annotated[float, Range(0, 1)] = 0.0
+    memory: Annotated[int, Range(1, 65_536)] = MEMORY
 
     def read(self, inputs: int, classes: int | None) -> LocalData:
         """The file's rows as they are now.
@@ -83,20 +84,20 @@ class CsvSource:
     def _parse(self, file: TextIO, inputs: int, classes: int | None) -> tuple["array[float]", "array[float]"]:
         reader = csv.reader(_lines(file, self.path), strict=True)
         features, labels = array("f"), array("d")
-        position = 0
+        position, every, most = 0, 1, rows_in(self.memory, inputs)
         try:
             header = [name.strip() for name in next(reader, [])]
             positions, label_position = self._columns(header, inputs)
-            for row in filter(None, reader):
+            for number, row in enumerate(filter(None, reader)):
                 self._check_row(row, header, reader.line_num)
-                if len(features) + inputs > LARGEST_CELL_COUNT:
-                    raise ConfigurationError(
-                        f"{self.path} has more than {len(labels)} rows, the most that are read; keep only the newest"
-                    )
+                if number % every:
+                    continue
                 position = label_position
                 labels.append(_label(row[position], classes))
                 for position in positions:
                     features.append(_number(row[position]))
+                if len(labels) > most:
+                    features, labels, every = _every_second(features, inputs), _every_second(labels, 1), 2 * every
         except csv.Error as problem:
             raise ConfigurationError(
                 f"{self.path}, line {reader.line_num} is not valid CSV: {problem}; look for a quote without its partner"
@@ -242,6 +243,14 @@ def _label(cell: str, classes: int | None) -> float:
         if not 0 <= value < classes:
             raise _CellError(f"is outside 0 to {classes - 1}, the model's classes; number them from 0")
     return value
+
+
+def _every_second(numbers: "array[float]", width: int) -> "array[float]":
+    """The first row, the third and so on, of rows of this width."""
+    import numpy as np
+
+    kept = np.frombuffer(numbers, numbers.typecode).reshape(-1, width)[::2]
+    return array(numbers.typecode, kept.tobytes())
 
 
 def _split(

@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Head = Literal["softmax", "mean_squared"]
+MEMORY = 32
+"""MiB that a device's rows take at most, where nothing else is said."""
+
+
+def rows_in(memory: int, inputs: int) -> int:
+    """How many rows of so many float32 fit into so many MiB, at least 1."""
+    return max(1, memory * 2**20 // (4 * inputs))
 
 
 @dataclass(frozen=True, slots=True)

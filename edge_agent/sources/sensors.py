@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from edge_agent.sources.labels import LABEL, LabelSettings, as_told, by_rules
 from edge_agent.sources.quality import Cleaning, Counts, Series, clean
-from edge_agent.sources.rows import Head, Judge, LocalData, Rows
+from edge_agent.sources.rows import MEMORY, Head, Judge, LocalData, Rows, rows_in
 from edge_agent.sources.store import Keep, ReadingStore
 from edge_agent.sources.units import conversion
-from edge_agent.sources.windows import Grid, Windows, forecasts, resample, windows
+from edge_agent.sources.windows import Grid, Windows, contents, forecasts, resample, windows
 from hushfleet.configuration import Range, did_you_mean
 from hushfleet.errors import ConfigurationError
 from hushfleet.wire.documents import ModelSpec
@@ -60,12 +60,15 @@ class SensorSettings:
         label: where labels come from, if the fleet learns classes or a number.
         keep: how much is kept.
         holdout: 0 to 1, the part of the windows, the newest, that only score the model and never train it.
+        memory: MiB that samples take at most, and windows besides: older samples are not looked at, and of more windows
+            as many are used as fit, evenly spread over the time.
     """
 
     channel: tuple[ChannelSettings, ...] = ()
     label: LabelSettings | None = None
     keep: Keep = field(default_factory=Keep)
     holdout: Annotated[float, Range(0, 1)] = 0.2
+    memory: Annotated[int, Range(1, 65_536)] = MEMORY
 
     def __post_init__(self) -> None:
         names = [one.name for one in self.channel]
@@ -145,11 +148,11 @@ class Sensors:
 
         grid, counts = self._kept(schema, now)
         found = windows(schema, grid)
-        y, known = self._targets(schema, grid, found)
+        data, known = self._rows(schema, grid, found)
         measured = grid.measured.mean(axis=1) if grid.measured.shape[1] else np.zeros(len(schema.channels))
         names = [channel.name for channel in schema.channels]
         return Found(
-            _split(found.x[known], y[known], found.ends[known], schema, self.settings.holdout),
+            data,
             dict(zip(names, counts, strict=True)),
             dict(zip(names, map(float, measured), strict=True)),
             found.refused,
@@ -168,26 +171,29 @@ class Sensors:
         found = windows(schema, grid)
         labels, judged = np.zeros(0, np.int64), None
         if schema.task not in (CLASSES, VALUE) or self.settings.label is not None:
+            judged = judge(self._rows(schema, grid, found)[0])
+        if schema.task == CLASSES and self.settings.label is not None:
             y, known = self._targets(schema, grid, found)
-            judged = judge(_split(found.x[known], y[known], found.ends[known], schema, self.settings.holdout))
-            labels = y[known] if schema.task == CLASSES else labels
+            labels = y[known]
         there = zip(schema.channels, grid.values, grid.measured, strict=True)
         values = [channel.share(row[measured].astype(np.float64)) for channel, row, measured in there]
         missing = (1 - grid.measured.mean(axis=1)).tolist()
-        return describe(schema, len(found.x), labels, values, missing, judged)
+        return describe(schema, len(found.ends), labels, values, missing, judged)
 
     def _kept(self, schema: Schema, now: float) -> tuple[Grid, list[Counts]]:
-        """All samples up to now, from where every channel has readings, and what was left out."""
-        series, counts = self.series(schema, now)
+        """The samples up to now that memory holds, from where every channel has readings, and what was left out."""
+        last = math.ceil(now * schema.rate)
+        holds, earliest = self._holds(schema), last - rows_in(self.settings.memory, len(schema.channels))
+        series, counts = self.series(schema, now, (earliest - 1) / schema.rate - max(holds))
         begin = max((one.times[0] for one in series if len(one)), default=now)
-        first, last = math.ceil(begin * schema.rate), math.ceil(now * schema.rate)
-        return resample(schema, series, self._holds(schema), first, last), counts
+        first = max(earliest, math.ceil(begin * schema.rate))
+        return resample(schema, series, holds, first, last), counts
 
     def newest(self, schema: Schema, now: float, after: int | None) -> "tuple[int, NDArray[np.float32] | None] | None":
         """The newest window that is over, if it is not the one that ended with the sample of the number `after`.
 
         Returns:
-            The number of its last sample, and its values as in `Windows.x`, None if too much of it had to be imputed.
+            The number of its last sample, and its contents, None if too much of it had to be imputed.
         """
         # A sample's cell is over half a sample after it.
         last = math.floor(now * schema.rate - 0.5)
@@ -196,8 +202,9 @@ class Sensors:
             return None
         holds, first = self._holds(schema), last - schema.samples + 1
         series, _ = self.series(schema, now, (first - 1) / schema.rate - max(holds))
-        found = windows(schema, resample(schema, series, holds, first, last + 1))
-        return last, found.x[0] if len(found.x) else None
+        grid = resample(schema, series, holds, first, last + 1)
+        found = contents(schema, grid, windows(schema, grid).ends)
+        return last, found[0] if len(found) else None
 
     def _holds(self, schema: Schema) -> list[float]:
         return [HOLD_SAMPLES / schema.rate if one.hold is None else one.hold for one in self.settings.mapped(schema)]
@@ -212,18 +219,34 @@ class Sensors:
         found = []
         for one, channel in zip(self.settings.mapped(schema), schema.channels, strict=True):
             factor, offset = conversion_of(one, channel)
-            times, values = self.store.readings(one.name, kept if since is None else since)
+            times, values = self.store.readings(one.name, kept if since is None else max(since, kept))
             # A clock that was not set yet may have dated one of them decades back.
             times, values = times[times >= kept], values[times >= kept]
             found.append(clean(times, values * factor + offset, channel.low, channel.high, one.cleaning, now))
         return [series for series, _ in found], [counts for _, counts in found]
 
+    def _rows(self, schema: Schema, grid: Grid, found: Windows) -> "tuple[LocalData, NDArray[np.bool_]]":
+        """As many rows as memory holds, evenly spread over the windows with a target, and which windows have one."""
+        import numpy as np
+
+        y, known = self._targets(schema, grid, found)
+        used = np.flatnonzero(known)
+        most = rows_in(self.settings.memory, schema.inputs())
+        if len(used) > most:
+            used = used[np.linspace(0, len(used) - 1, most).astype(np.int64)]
+        ends = found.ends[used]
+        x = contents(schema, grid, ends)
+        return _split(x, x if schema.task == ANOMALY else y[used], ends, schema, self.settings.holdout), known
+
     def _targets(self, schema: Schema, grid: Grid, found: Windows) -> "tuple[NDArray[Any], NDArray[np.bool_]]":
-        """What each window is to lead to, as `Rows.y` has it, and which windows have a target at all."""
+        """What each window is to lead to, as `Rows.y` has it, and which windows have a target at all.
+
+        For anomalies that is the window itself, which is not there yet: what comes first says nothing then.
+        """
         import numpy as np
 
         if schema.task == ANOMALY:
-            return found.x, np.ones(len(found.x), bool)
+            return found.ends, np.ones(len(found.ends), bool)
         if schema.task == FORECAST:
             values, measured = forecasts(schema, grid, found.ends)
             return values[:, None], measured

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from edge_agent.sources.quality import Series
 
-LARGEST_CELL_COUNT = 2**25
-"""Samples in a grid, and values in all windows, at most: 128 MiB as float32. Of more, the newest are used."""
 _AT_ONCE = 2**18
 """Samples that are made at once, in double precision: of a long grid there would be many times its own memory."""
 
@@ -43,12 +41,10 @@ class Windows:
     """The windows that are good enough.
 
     Attributes:
-        x: float32[n, inputs], a window's values, channel by channel; then its mask if the schema has one.
         ends: int64[n], the number of each window's last sample since 1970.
         refused: windows that had too much imputed.
     """
 
-    x: "NDArray[np.float32]" = field(repr=False)
     ends: "NDArray[np.int64]" = field(repr=False)
     refused: int
 
@@ -63,7 +59,6 @@ def resample(schema: Schema, series: Sequence["Series"], holds: Sequence[float],
     """
     import numpy as np
 
-    first = max(first, last - LARGEST_CELL_COUNT // len(schema.channels))
     count = max(0, last - first)
     values = np.empty((len(series), count), np.float32)
     measured = np.empty((len(series), count), bool)
@@ -109,13 +104,19 @@ def windows(schema: Schema, grid: Grid) -> Windows:
     np.cumsum((~grid.measured).sum(axis=0, dtype=np.int32), out=missing[1:])
     imputed = missing[starts + length] - missing[starts]
     fit = starts[imputed <= schema.missing * length * len(schema.channels)]
-    good = fit[-(LARGEST_CELL_COUNT // schema.inputs()) :]
+    return Windows(grid.first + fit + length - 1, len(starts) - len(fit))
+
+
+def contents(schema: Schema, grid: Grid, ends: "NDArray[np.int64]") -> "NDArray[np.float32]":
+    """The windows that end with these samples, float32[n, inputs]: channel by channel, then the mask if it has one."""
+    import numpy as np
+
+    length, starts = schema.samples, ends - grid.first - schema.samples + 1
     rows = [*grid.values, *(grid.measured if schema.mask else ())]
-    x = np.empty((len(good), len(rows), length), np.float32)
-    for number, row in enumerate(rows if len(good) else ()):
-        x[:, number] = np.lib.stride_tricks.sliding_window_view(row, length)[good]
-    ends = grid.first + good + length - 1
-    return Windows(x.reshape(len(good), schema.inputs()), ends, len(starts) - len(fit))
+    x = np.empty((len(ends), len(rows), length), np.float32)
+    for number, row in enumerate(rows if len(ends) else ()):
+        x[:, number] = np.lib.stride_tricks.sliding_window_view(row, length)[starts]
+    return x.reshape(len(ends), schema.inputs())
 
 
 def forecasts(

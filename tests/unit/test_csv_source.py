@@ -187,9 +187,16 @@ def test_a_file_without_line_ends_is_not_read_whole(write: Write, monkeypatch: p
 
 
 def test_memory_is_bounded(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_source, "LARGEST_CELL_COUNT", 4)
-    assert len(CsvSource(write(GOOD), "label").read(2, 3).training) == 2
-    assert "more than 2 rows" in refusal(CsvSource(write(GOOD + "1,2,0\n"), "label"))
+    monkeypatch.setattr(csv_source, "rows_in", lambda memory, inputs: 4)
+    for count, kept in ((4, [0, 1, 2, 3]), (5, [0, 2, 4]), (8, [0, 2, 4, 6]), (11, [0, 4, 8])):
+        path = write("a,b,label\n" + "".join(f"{row},{-row},{row % 3}\n" for row in range(count)))
+        data = CsvSource(path, "label", holdout=0.4).read(2, 3)
+        x, y = np.concatenate([data.training.x, data.evaluation.x]), [*data.training.y, *data.evaluation.y]
+        assert_array_equal(x, [[row, -row] for row in kept])
+        assert y == [row % 3 for row in kept]
+        assert len(data.evaluation) == 1
+    # What is not used is still held against the header.
+    assert "line 11 has 2 cells" in refusal(CsvSource(write("a,b,label\n" + "0,0,0\n" * 9 + "0,0\n"), "label"))
 
 
 @settings(max_examples=50)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import edge_agent.sources.sensors as sensors_source
 from edge_agent.sources.labels import LabelSettings, Rule
 from edge_agent.sources.quality import Cleaning
 from edge_agent.sources.rows import LocalData
@@ -195,6 +196,32 @@ def test_a_time_from_before_the_clock_was_set_makes_no_decades_of_windows(tmp_pa
     came = rows(found, schema(task="anomaly", classes=()))
     assert (len(came.data.training), came.refused) == (29, 0)
     assert came.counts["co2"].readings == 60
+
+
+@pytest.mark.parametrize("task", ["classes", "forecast", "anomaly"])
+def test_of_more_windows_than_memory_holds_some_are_used_that_are_evenly_spread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    found = sensors(tmp_path, RULES)
+    horizon = 3 if task == "forecast" else 0
+    rules = schema(task=task, classes=("empty", "taken") if task == "classes" else (), horizon=horizon)
+    all_of_them = rows(found, rules).data.training
+    monkeypatch.setattr(sensors_source, "rows_in", lambda memory, inputs: 5 if inputs == rules.inputs() else 1000)
+    came = rows(found, rules)
+    at = np.linspace(0, len(all_of_them) - 1, 5).astype(int)
+    assert came.data.training.x.tolist() == all_of_them.x[at].tolist()
+    assert came.data.training.y.tolist() == all_of_them.y[at].tolist()
+    assert came.unlabelled == 29 - len(all_of_them)
+
+
+def test_older_samples_than_memory_holds_are_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = sensors(tmp_path, RULES)
+    newest = rows(found, schema()).data.training
+    monkeypatch.setattr(sensors_source, "rows_in", lambda memory, inputs: 21)
+    came = rows(found, schema())
+    # The grid ends with the sample before the ten minutes are over; of its first window one sample is too old.
+    assert came.data.training.x.tolist() == newest.x[-9:].tolist()
+    assert came.data.training.y.tolist() == newest.y[-9:].tolist()
 
 
 def test_for_anomalies_a_window_is_its_own_target(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.sources.quality import Series
-from edge_agent.sources.windows import Grid, forecasts, windows
+from edge_agent.sources.windows import Grid, contents, forecasts, windows
 from edge_agent.sources.windows import resample as on_grid
 from hushfleet.learning.layers import forward
 from hushfleet.wire.layers import Conv1d, GlobalAverage
@@ -83,10 +83,10 @@ def test_windows_begin_at_multiples_of_the_step_whenever_one_looks() -> None:
 def test_a_window_is_one_channel_after_the_other_and_then_its_mask() -> None:
     rules = schema(mask=1, missing=0.5)
     grid = resample(rules, [series([0, 1, 2, 3], [0, 10, 0, 10]), series([0, 1], [5, 10])], [0.0, 0.0], EVEN, EVEN + 4)
-    found = windows(rules, grid)
-    assert found.x.dtype == np.float32
-    assert found.x.tolist() == [[-1, 1, -1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0]]
-    assert found.x.shape == (1, rules.inputs())
+    x = contents(rules, grid, windows(rules, grid).ends)
+    assert x.dtype == np.float32
+    assert x.tolist() == [[-1, 1, -1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0]]
+    assert x.shape == (1, rules.inputs())
 
 
 def test_a_layer_along_time_reads_a_window_as_the_schema_has_it() -> None:
@@ -94,7 +94,8 @@ def test_a_layer_along_time_reads_a_window_as_the_schema_has_it() -> None:
     grid = resample(rules, [series([0, 1, 2, 3], [0, 10, 0, 10]), series([0, 1], [5, 10])], [0.0, 0.0], EVEN, EVEN + 4)
     # Four filters over one step that each pass on a channel: two of values, two of masks; then their means.
     layers = (Conv1d(4, 4, 4, 1), GlobalAverage(4, 4))
-    means = forward(np.concatenate([np.eye(4).ravel(), np.zeros(4)]), layers, windows(rules, grid).x)
+    x = contents(rules, grid, windows(rules, grid).ends)
+    means = forward(np.concatenate([np.eye(4).ravel(), np.zeros(4)]), layers, x)
     assert means.tolist() == [[0.0, 0.75, 1.0, 0.5]]
 
 
@@ -104,7 +105,7 @@ def test_a_window_with_too_much_imputed_is_not_used(missing: float, used: int) -
     rules = schema(missing=missing)
     grid = resample(rules, [every_second(4), series([0, 1], [5, 5])], [0.0, 0.0], EVEN, EVEN + 4)
     found = windows(rules, grid)
-    assert (len(found.x), found.refused) == (used, 1 - used)
+    assert (len(found.ends), found.refused) == (used, 1 - used)
 
 
 def test_a_long_grid_is_made_in_parts_that_fit_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +121,7 @@ def test_too_short_a_time_has_no_window() -> None:
     for count in (0, 1, 3):
         grid = resample(schema(), [every_second(count), every_second(count)], [0.0, 0.0], EVEN, EVEN + count)
         found = windows(schema(), grid)
-        assert (found.x.shape, found.refused) == ((0, 8), 0)
+        assert (contents(schema(), grid, found.ends).shape, found.refused) == ((0, 8), 0)
 
 
 def test_a_forecast_is_the_target_channel_some_samples_later() -> None:
@@ -150,9 +151,10 @@ def test_no_window_holds_what_was_not_there(
     one = series(list(ordered), list(ordered.values()))
     grid = resample(rules, [one], [hold], EVEN, EVEN + 60)
     found = windows(rules, grid)
-    assert np.isfinite(found.x).all()
-    assert (np.abs(found.x) <= 1 + 1e-6).all()
-    for window, end in zip(found.x, found.ends, strict=True):
+    x = contents(rules, grid, found.ends)
+    assert np.isfinite(x).all()
+    assert (np.abs(x) <= 1 + 1e-6).all()
+    for window, end in zip(x, found.ends, strict=True):
         assert (end - samples + 1) % step == 0
         for value, sample in zip(window, range(int(end) - samples + 1, int(end) + 1), strict=True):
             moment = sample / rate - EVEN
