@@ -123,9 +123,11 @@ def _hear(settings: AgentSettings, schema: Schema | None, seconds: float) -> Non
         return
     settings.sensors.mapped(schema)
     click.echo(f"reading sensors for {seconds:g} s; nothing of it is kept")
-    heard, troubles = listen(settings, seconds)
+    heard, moved, troubles = listen(settings, seconds)
     for line in table(heard, schema, time.time()):
         click.echo(line)
+    for by in moved:
+        click.echo(f"meanwhile this device's clock was set by {by:+.1f} s")
     if troubles:
         raise LinkError("\n".join(troubles))
 

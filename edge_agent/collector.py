@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
+from edge_agent.sources.clock import SET, ClockWatch, running
 from edge_agent.sources.feeds import FeedSettings
 from edge_agent.sources.labels import LABEL
 from edge_agent.sources.readings import Feed, Reading
@@ -29,6 +30,7 @@ class Collector:
         store: where; it is closed with the collector.
         journal: told what hinders it, once, and when that is over.
         after: what else is done after each look at the feeds; it gives the seconds until the next.
+        since_start: seconds by a clock that nobody sets.
 
     Attributes:
         trouble: what hinders it now, by feed.
@@ -44,10 +46,13 @@ class Collector:
         store: ReadingStore,
         journal: Journal,
         after: Callable[[float], float] = lambda _: PAUSE,
+        *,
+        since_start: Callable[[], float] = running,
     ) -> None:
         self._label, self._channels, self._store, self._journal = sensors.label, sensors.addresses(), store, journal
         self._longest = sensors.keep.days * 86_400
-        self._after = after
+        self._after, self._since_start, self._watch = after, since_start, ClockWatch()
+        self._set_count, self._moved = 0, 0.0
         self._unfit: Counter[str] = Counter()
         self._kept: Counter[str] = Counter()
         self._newest: dict[str, float] = {}
@@ -84,6 +89,10 @@ class Collector:
 
     def step(self, now: float) -> float:
         """Take what the feeds have, once; seconds until it is time to look again."""
+        if moved := self._watch.look(now, self._since_start()):
+            self._set_count, self._moved = self._set_count + 1, round(moved.by, 1)
+            self._store.add(SET, moved.begin, moved.end - moved.begin)
+            self._journal.write("clock-set", seconds=self._moved)
         for number, feed in enumerate(self._feeds, start=1):
             try:
                 for reading in feed.poll(now):
@@ -146,6 +155,7 @@ class Collector:
             "newest": dict(self._newest),
             "dropped": dict(dropped),
             "trouble": dict(self.trouble),
+            "clock_set": {"times": self._set_count, "seconds": self._moved} if self._set_count else None,
             "bytes": self._store.size(),
         }
 

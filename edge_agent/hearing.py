@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edge_agent.settings import AgentSettings
+from edge_agent.sources.clock import ClockWatch, running
 from edge_agent.sources.sensors import ChannelSettings
 from hushfleet.wire.schema import Channel, Schema
 
@@ -30,8 +31,8 @@ class Heard:
     texts: int = 0
 
 
-def listen(settings: AgentSettings, seconds: float) -> tuple[list[Heard], list[str]]:
-    """Read the channels for so many seconds; with what hinders the feeds.
+def listen(settings: AgentSettings, seconds: float) -> tuple[list[Heard], list[float], list[str]]:
+    """Read the channels for so many seconds; by how much the clock was set meanwhile; what hinders the feeds.
 
     Raises:
         ConfigurationError: a feed cannot be opened.
@@ -40,14 +41,17 @@ def listen(settings: AgentSettings, seconds: float) -> tuple[list[Heard], list[s
     addresses = settings.sensors.addresses()
     heard = {one.name: Heard(one) for one in settings.sensors.channel}
     feeds = [feed.open(dict.fromkeys(addresses, time.time())) for feed in settings.feeds]
+    watch, moved = ClockWatch(), list[float]()
     try:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
+            if found := watch.look(time.time(), running()):
+                moved.append(found.by)
             for reading in (reading for feed in feeds for reading in feed.poll(time.time())):
                 for channel in addresses.get(reading.address, ()):
                     _take(heard[channel.name], reading.time, channel.number(reading.value))
             time.sleep(_PAUSE)
-        return list(heard.values()), [feed.trouble for feed in feeds if feed.trouble]
+        return list(heard.values()), moved, [feed.trouble for feed in feeds if feed.trouble]
     finally:
         for feed in feeds:
             feed.close()
@@ -78,6 +82,8 @@ def sensor_lines(status: dict[str, Any], now: float) -> Iterator[str]:
             yield f"{'sensors':<12}{name}: {kept} readings, the newest {age} s ago"
         for reason, count in sorted(sensors["dropped"].items()):
             yield f"{'sensors':<12}dropped {count} times: {reason}"
+        if clock := sensors["clock_set"]:
+            yield f"{'sensors':<12}the clock was set {clock['times']} times, the last time by {clock['seconds']:+g} s"
         for what, why in sorted(sensors["trouble"].items()):
             yield f"{'sensors':<12}{what}: {why}"
     if (decisions := status["decisions"]) and decisions["model"] is not None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from edge_agent.sources.clock import SET
 from edge_agent.sources.quality import Counts, Series, drift
 from edge_agent.sources.sensors import Found, Sensors
 from hushfleet.wire.schema import CLASSES, Channel, Schema
@@ -28,6 +29,7 @@ rect { fill: #2457a6; }
 """
 _WORDS = {
     "future": "ahead of this device's clock",
+    "clock_set_back": "of a time that there was twice, as the clock was set back",
     "duplicate": "second readings of one moment",
     "out_of_range": "out of range",
     "spikes": "spikes",
@@ -46,7 +48,7 @@ def page(name: str, sensors: Sensors, schema: Schema, now: float) -> str:
     parts = [
         f"<h1>{escape(title)}</h1>",
         f"<p class=quiet>{_clock('%Y-%m-%d %H:%M', now)}. Nothing on this page leaves the device by itself.</p>",
-        *_windows(found, schema),
+        *_windows(found, schema, len(sensors.store.readings(SET)[0])),
     ]
     for channel, one in zip(schema.channels, series, strict=True):
         parts += _channel(channel, one, found.counts[channel.name], found.measured[channel.name], now)
@@ -56,7 +58,7 @@ def page(name: str, sensors: Sensors, schema: Schema, now: float) -> str:
     return "\n".join([head, *parts, "</html>", ""])
 
 
-def _windows(found: Found, schema: Schema) -> Iterator[str]:
+def _windows(found: Found, schema: Schema, clock_set: int) -> Iterator[str]:
     data = found.data
     used, aside = len(data.training), len(data.evaluation)
     seconds = schema.samples / schema.rate
@@ -65,6 +67,8 @@ def _windows(found: Found, schema: Schema) -> Iterator[str]:
     yield _row("kept aside to score the model", f"{aside}")
     yield _row("refused: too much of them had to be imputed", f"{found.refused}", "bad" if found.refused > used else "")
     yield _row("without a label", f"{found.unlabelled}", "bad" if found.unlabelled > used else "")
+    if clock_set:
+        yield _row("times that the device's clock was set meanwhile", f"{clock_set}", "bad")
     yield "</table>"
     of = f"{seconds:g} s of {len(schema.channels)} channels, {schema.rate:g} samples a second"
     yield f"<p class=quiet>A window is {of}.</p>"

@@ -3,6 +3,7 @@
 What is left out is counted by its reason; nothing is corrected in silence.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,6 +46,7 @@ class Counts:
         readings: all that were stored.
         late: arrived after a newer one; they are used, in their place.
         future: with a time more than a minute ahead of this device's clock.
+        clock_set_back: of a time that there was twice, since the clock was set back.
         duplicate: of a time that another reading has.
         out_of_range: not finite, or outside of the channel's range.
         spikes, stuck: as `Cleaning` says.
@@ -53,6 +55,7 @@ class Counts:
     readings: int = 0
     late: int = 0
     future: int = 0
+    clock_set_back: int = 0
     duplicate: int = 0
     out_of_range: int = 0
     spikes: int = 0
@@ -60,7 +63,7 @@ class Counts:
 
     def reasons(self) -> dict[str, int]:
         """Readings that are not used, by reason."""
-        reasons = ("future", "duplicate", "out_of_range", "spikes", "stuck")
+        reasons = ("future", "clock_set_back", "duplicate", "out_of_range", "spikes", "stuck")
         return {reason: getattr(self, reason) for reason in reasons}
 
     def left_out(self) -> int:
@@ -88,7 +91,13 @@ class Series:
 
 
 def clean(
-    times: "Floats", values: "Floats", low: float, high: float, cleaning: Cleaning, now: float
+    times: "Floats",
+    values: "Floats",
+    low: float,
+    high: float,
+    cleaning: Cleaning,
+    now: float,
+    twice: Sequence[tuple[float, float]] = (),
 ) -> tuple[Series, Counts]:
     """Sort a channel's readings by time and leave out what is unfit.
 
@@ -97,6 +106,7 @@ def clean(
         values: float64[n], of those times; nan and infinities among them or not.
         low, high: what a working sensor can give, both included.
         now: this device's clock.
+        twice: from when to when it has shown the same time twice: what was read then belongs to two hours.
     """
     import numpy as np
 
@@ -104,6 +114,11 @@ def clean(
     future = ~(times <= now + AHEAD)
     counts.future = int(future.sum())
     times, values = times[~future], values[~future]
+    unclear = np.zeros(len(times), bool)
+    for begin, end in twice:
+        unclear |= (times >= begin) & (times <= end)
+    counts.clock_set_back = int(unclear.sum())
+    times, values = times[~unclear], values[~unclear]
     counts.late = int((times < np.maximum.accumulate(times)).sum()) if len(times) else 0
     # Stable: of two readings of one time the first that came is used.
     order = np.argsort(times, kind="stable")

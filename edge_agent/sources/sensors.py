@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from edge_agent.sources.clock import CLOCK, SET, twice
 from edge_agent.sources.labels import LABEL, LabelSettings, as_told, by_rules
 from edge_agent.sources.quality import Cleaning, Counts, Series, clean
 from edge_agent.sources.rows import MEMORY, Head, Judge, LocalData, Rows, rows_in
@@ -78,6 +79,8 @@ class SensorSettings:
             raise ConfigurationError(
                 f"no channel can be called {LABEL!r}; say where labels come from under [sensors.label]"
             )
+        if any(name.partition("/")[0] == CLOCK for name in names):
+            raise ConfigurationError(f"no channel can be called {CLOCK!r}: how the device's clock was set stands there")
 
     def addresses(self) -> dict[str, tuple[ChannelSettings, ...]]:
         """The channels that each address feeds."""
@@ -216,13 +219,13 @@ class Sensors:
             since: seconds since 1970: of what is older not everything need be there; all that is kept without it.
         """
         kept = now - self.settings.keep.days * 86_400
-        found = []
+        set_back, found = twice(*self.store.readings(SET)), []
         for one, channel in zip(self.settings.mapped(schema), schema.channels, strict=True):
             factor, offset = conversion_of(one, channel)
             times, values = self.store.readings(one.name, kept if since is None else max(since, kept))
             # A clock that was not set yet may have dated one of them decades back.
             times, values = times[times >= kept], values[times >= kept]
-            found.append(clean(times, values * factor + offset, channel.low, channel.high, one.cleaning, now))
+            found.append(clean(times, values * factor + offset, channel.low, channel.high, one.cleaning, now, set_back))
         return [series for series, _ in found], [counts for _, counts in found]
 
     def _rows(self, schema: Schema, grid: Grid, found: Windows) -> "tuple[LocalData, NDArray[np.bool_]]":

@@ -72,8 +72,15 @@ def test_a_sensor_is_stuck_after_a_while_until_it_moves() -> None:
 
 
 def test_counts_add_up() -> None:
-    assert Counts(1, 2, 3, 4, 5, 6, 7) + Counts(1, 1, 1, 1, 1, 1, 1) == Counts(2, 3, 4, 5, 6, 7, 8)
-    assert Counts(100, 2, 3, 4, 5, 6, 7).left_out() == 25
+    assert Counts(1, 2, 3, 4, 5, 6, 7, 8) + Counts(1, 1, 1, 1, 1, 1, 1, 1) == Counts(2, 3, 4, 5, 6, 7, 8, 9)
+    assert Counts(100, 2, 3, 4, 5, 6, 7, 8).left_out() == 33
+
+
+def test_what_was_read_at_a_time_that_there_was_twice_is_left_out() -> None:
+    times, values = np.array([0.0, 10, 20, 30, 15, 25, 35]), np.arange(7.0)
+    series, counts = clean(times, values, 0, 10, Cleaning(), 100.0, [(15.0, 32.0)])
+    assert (series.times.tolist(), series.values.tolist()) == ([0, 10, 35], [0, 1, 6])
+    assert counts == Counts(readings=7, late=0, clock_set_back=4)
 
 
 @given(

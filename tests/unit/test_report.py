@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.report import page
+from edge_agent.sources.clock import SET
 from edge_agent.sources.labels import LabelSettings, Rule
 from edge_agent.sources.quality import Cleaning
 from edge_agent.sources.sensors import ChannelSettings, Sensors, SensorSettings
@@ -51,9 +52,12 @@ def sensors(tmp_path: Path) -> Sensors:
 
 
 def test_it_shows_what_is_there_and_what_is_wrong(sensors: Sensors) -> None:
+    assert "clock was set" not in page("gate & way", sensors, SCHEMA, NOW)
+    sensors.store.add(SET, NOW - 60 * 100 - 1, 0.0)
     text = page("gate & way", sensors, SCHEMA, NOW)
     assert "<h1>Readings of gate &amp; way</h1>" in text
     assert "<h2>co2 &lt;in&gt; <small>ppm, 0 to 2000</small></h2>" in text
+    assert re.search(r"<td>times that the device&#x27;s clock was set meanwhile</td><td class=number>1</td>", text)
     assert re.search(r"<td>readings</td><td class=number>180</td>", text)
     assert re.search(r'class="bad"><td>left out: spikes</td><td class=number>2</td>', text)
     assert re.search(r'class="bad"><td>full</td><td class=number>0</td>', text)

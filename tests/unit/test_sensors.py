@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import edge_agent.sources.sensors as sensors_source
+from edge_agent.sources.clock import SET
 from edge_agent.sources.labels import LabelSettings, Rule
 from edge_agent.sources.quality import Cleaning
 from edge_agent.sources.rows import LocalData
@@ -308,3 +309,18 @@ def test_text_becomes_a_number_as_the_settings_say() -> None:
     assert (one.number("open"), one.number("closed"), one.number("ajar"), one.number(3.0)) == (1.0, 0.0, None, 3.0)
     settings = SensorSettings((one, ChannelSettings("again", "door#/contact")))
     assert [channel.name for channel in settings.addresses()["door#/contact"]] == ["door", "again"]
+
+
+def test_an_hour_that_there_was_twice_makes_no_windows(tmp_path: Path) -> None:
+    """The clock is set back by five minutes, and what came before and after stands at one time."""
+    found, rules = sensors(tmp_path, RULES), schema(missing=0.0)
+    before = rows(found, rules)
+    found.store.add(SET, BEGIN + 200, 100.0)
+    for number in range(10):
+        found.store.add("co2", BEGIN + 200 + 10 * number, 2000.0)
+    after = rows(found, rules)
+    assert after.counts["co2"].clock_set_back == 2 * 10 + 1
+    assert after.refused > before.refused
+    assert len(after.data.training) < len(before.data.training)
+    seen = after.data.training.x[:, :4]
+    assert not (seen > CHANNELS[0].scaled(1100.0)).any()
