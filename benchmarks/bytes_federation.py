@@ -82,9 +82,7 @@ class HushfleetSums:
         void: rounds that were lost to wrapping so far.
     """
 
-    def __init__(
-        self, task: Task, profile: Codec, messages: Messages, optimizer: ServerOptimizer = BY_PROFILE
-    ) -> None:
+    def __init__(self, task: Task, profile: Codec, messages: Messages, optimizer: ServerOptimizer = BY_PROFILE) -> None:
         """`messages` are those of a fleet of as many devices with this model: plan and documents come from there."""
         self._optimizer = optimizer
         self.void = 0

@@ -63,6 +63,7 @@ class _Judge:
         plan = self._signed(found.get(fleet.topics.plan()), Plan)
         oldest_epoch = plan.epoch if plan else 0
         self._newest_round = max((at.round_number for at in parsed.values() if at.kind == "result"), default=0)
+        self._newest_sums = max((at.round_number for at in parsed.values() if at.kind == "sums"), default=0)
         self._called = {
             at.epoch
             for topic, at in parsed.items()
@@ -95,8 +96,10 @@ class _Judge:
                 return "" if at.epoch in self._epochs else f"epoch {at.epoch} is over"
             case "card" | "key" | "ready" | "share" | "complaint":
                 return self._objection_to_member(at)
+            case "sums":
+                return "older than the newest statistics" if at.round_number < self._newest_sums else ""
             case "result":
-                old = at.round_number + RESULTS_KEPT <= self._newest_round
+                old = at.round_number + RESULTS_KEPT <= self._newest_round and at.round_number != self._newest_sums
                 return f"older than the last {RESULTS_KEPT} results" if old else ""
             case "up":
                 return f"{self._who(at.device)} has retained what it sent to the coordinator"

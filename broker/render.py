@@ -28,6 +28,7 @@ _EVERYONE_READS = (
     "committee/+/transcript/+",
     "plan",
     "result/+",
+    "sums/+/+",
     "model/+/+/+",
 )
 _CANDIDATE_READS = ("card/+", "key/+/+", "ready/+", "complaint/+")

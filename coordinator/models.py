@@ -2,10 +2,12 @@
 
 The record `model/live` is the newest version. On the broker stand the last deltas, the last two snapshots, those of the
 last two key frames, the last results and all since the key frame: enough for any device to get to the newest version.
-After a rollback also its result and the snapshot of the version gone back to, until they are overtaken.
+After a rollback also its result and the snapshot of the version gone back to, until they are overtaken. And the sums of
+the newest statistics round, with its result.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from coordinator.context import Context
@@ -16,7 +18,7 @@ from hushfleet.mqtt.inbox import publishes
 from hushfleet.mqtt.topics import Parsed
 from hushfleet.wire.documents import ModelSpec, Policy
 from hushfleet.wire.framing import Frame
-from hushfleet.wire.round import KEYFRAME_EVERY, ROLLBACK, Delta, Plan, Result
+from hushfleet.wire.round import KEYFRAME_EVERY, ROLLBACK, Delta, Plan, Result, Sums
 
 if TYPE_CHECKING:
     import numpy as np
@@ -169,10 +171,20 @@ class Models:
         return actions
 
     def clear(self) -> list[Action]:
-        """Take back every result, delta and snapshot: they lead to no version of another model spec."""
+        """Take back every result, delta, snapshot and sum: they say nothing of another model spec."""
         self._rollbacks.clear()
-        topics = [topic for below in ("model/", "result/") for topic, _ in self._retained(below)]
+        topics = [topic for below in ("model/", "result/", "sums/") for topic, _ in self._retained(below)]
         return [action for topic in topics for action in clear(topic)]
+
+    def publish_sums(self, sums: Sums, round_number: int) -> tuple[list[Action], bytes]:
+        """Publish what a statistics round opened in place of the one before; the actions, and the sums' hash."""
+        frame, names = self._context.frame(sums), self._context.topics
+        old = [action for topic, _ in self._retained("sums/") for action in clear(topic)]
+        topic = partial(names.sums, round_number)
+        new = [
+            action for publish in publishes(topic, frame.to_bytes(), self._context.chunk) for action in retain(publish)
+        ]
+        return [*old, *new], frame.hash(self._context.fleet)
 
     def publish_result(self, result: Result) -> list[Action]:
         """Publish a result, and take back the oldest."""
@@ -180,8 +192,9 @@ class Models:
         topic = names.result(result.round)
         actions = retain(Publish(topic, self._context.frame(result).to_bytes()))
         held = sorted((at.round_number, old) for old, at in self._retained("result/"))
-        for _, old in held[: max(0, len(held) + 1 - RESULTS)]:
-            if not self._tells(self._result(old), result.version):
+        described = {at.round_number for _, at in self._retained("sums/")}
+        for number, old in held[: max(0, len(held) + 1 - RESULTS)]:
+            if number not in described and not self._tells(self._result(old), result.version):
                 actions += clear(old)
         if result.outcome == ROLLBACK:
             self._rollbacks.append(result)

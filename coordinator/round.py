@@ -464,7 +464,7 @@ class Round:
         return self.audit.after_failure(opening) or self._end(VOID, reason, now)
 
     def _keep_statistics(self, plan: Plan, opening: Opening, documents: Documents, now: float) -> list[Action]:
-        """Open the sums of a statistics round and keep them; the model stays what it is."""
+        """Open the sums of a statistics round, keep and publish them; the model stays what it is."""
         from hushfleet.codec import OpeningError
 
         try:
@@ -472,7 +472,8 @@ class Round:
         except OpeningError as error:
             return self._examine(opening, int(error.reason), now)
         kept = self.statistics.opened(sums, len(opening.survivors), documents.policy, plan, now)
-        return [*kept, *self._end(APPLIED, NO_REASON, now)]
+        published, sums_hash = self.models.publish_sums(self.statistics.published(self._plan_hash), plan.round)
+        return [*kept, *published, *self._end(APPLIED, NO_REASON, now, delta_hash=sums_hash)]
 
     # Back to an earlier version.
 

@@ -16,7 +16,7 @@ from hushfleet.actions import Action, Erase, Export, Save
 from hushfleet.stability import stability_index
 from hushfleet.wire.documents import Policy
 from hushfleet.wire.framing import B32, U32, U64, Bytes, Table
-from hushfleet.wire.round import Plan
+from hushfleet.wire.round import Plan, Sums
 from hushfleet.wire.schema import ANOMALY, CLASSES, FORECAST, Channel, Schema
 
 if TYPE_CHECKING:
@@ -131,6 +131,14 @@ class Statistics:
             Save(f"{OPENED}{plan.round:020}", self.newest.to_body()),
             _export(told),
         ]
+
+    def published(self, plan_hash: bytes) -> Sums:
+        """The newest round that opened, as devices may read it."""
+        newest = self.newest
+        assert newest is not None
+        schema_hash = self._context.trust.hash_of("schema")
+        assert schema_hash is not None
+        return Sums(self._context.index, plan_hash, schema_hash, newest.devices, newest.top, newest.sums)
 
     def _record(self, due: _Due) -> list[Action]:
         self._due = due

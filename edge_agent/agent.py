@@ -25,7 +25,7 @@ from edge_agent.sources.rows import Source
 from edge_agent.sources.sensors import Sensors, readings_path
 from edge_agent.sources.store import COMMIT_EVERY, ReadingStore
 from edge_agent.vault import Vault
-from edge_agent.work import Describe, Ended, Score, Train
+from edge_agent.work import Describe, Ended, Judged, Score, Train
 from edge_agent.work_bench import WorkBench
 from firmware_profiles import catalog
 from hushfleet import BUILD_TIME, __version__
@@ -138,6 +138,7 @@ def make_device(
         unfit=unfit,
         steps=steps,
         spread=spread,
+        reads_sums=settings.decisions is not None,
     )
     return Device(context, link.window)
 
@@ -294,6 +295,8 @@ class Agent:
                 )
             case Score():
                 self._scoring.start(action, model, schema)
+            case Judged(version=version, sums=sums) if self._decisions and schema:
+                self._decisions.judged(schema, version, sums)
             case Ended():
                 self._tell(action)
 

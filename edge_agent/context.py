@@ -33,6 +33,7 @@ class Context:
         steps: how many of a plan's local steps this device trains, for a model, a number of members and the bytes of an
             upload; or why it sits the round out, as `unfit`.
         spread: seconds over which the beginning of a round's work is drawn at random.
+        reads_sums: whether the sums of statistics rounds are of use here.
     """
 
     fleet: bytes
@@ -47,6 +48,7 @@ class Context:
     unfit: Callable[[int], tuple[int, str] | None] = lambda _: None
     steps: Callable[[Plan, ModelSpec, int, int], int | tuple[int, str]] = lambda plan, *_: plan.steps
     spread: int = 0
+    reads_sums: bool = False
 
     def frame(self, message: Table) -> bytes:
         """`message` signed by this device."""

@@ -4,15 +4,20 @@ import json
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Annotated
 
 from edge_agent.collector import PAUSE
-from edge_agent.inference import OFFLINE, ONLINE, Model, Topics, discovery, is_better_left
+from edge_agent.inference import OFFLINE, ONLINE, Bounds, Model, Topics, discovery, is_better_left
 from edge_agent.local_mqtt import LocalBroker, LocalMqtt
 from edge_agent.score_guard import Back, ScoreGuard
 from edge_agent.sources.sensors import Sensors
+from hushfleet.configuration import Range
 from hushfleet.errors import ConfigurationError
 from hushfleet.journal import Journal
 from hushfleet.wire.schema import Schema
+
+if TYPE_CHECKING:
+    from hushfleet.judgement import Judgement
 
 LATE = 0.2
 """Samples that a score is late, at most, because nobody has looked."""
@@ -27,12 +32,16 @@ class DecisionSettings:
         topic: what all topics of scores begin with.
         discovery: the prefix of Home Assistant's discovery topics; empty for none.
         personalise: whether each version is trained on here, for these scores alone, and used if it is better.
+        alarm: 0 to 1, the part of the fleet's windows that are no anomalies; what is more unlike than these, is one.
+        band: 0 to 1, the part of the fleet's errors, in the middle, that `low` and `high` of a number leave room for.
     """
 
     broker: LocalBroker = field(default_factory=LocalBroker)
     topic: str = "hushfleet"
     discovery: str = "homeassistant"
     personalise: bool = True
+    alarm: Annotated[float, Range(0, 1)] = 0.99
+    band: Annotated[float, Range(0, 1)] = 0.8
 
     def __post_init__(self) -> None:
         for name in (self.topic, self.discovery):
@@ -57,14 +66,15 @@ class Decisions:
     """
 
     def __init__(self, settings: DecisionSettings, sensors: Sensors, name: str, unique: str, journal: Journal) -> None:
-        self._sensors, self._journal = sensors, journal
+        self._settings, self._sensors, self._journal = settings, sensors, journal
         self._topics = Topics(settings.topic, settings.discovery, name, unique)
         self._guard = ScoreGuard()
         self._newer: deque[tuple[Model, Schema, bool]] = deque()
         self._back: Back | None = None
+        self._bounds: Bounds | None = None
         self._told = 0
         self._last: int | None = None
-        self._announced: Schema | None = None
+        self._announced: tuple[Schema, bool] | None = None
         self._link = LocalMqtt(settings.broker, (self._topics.availability, OFFLINE.encode()))
         self._link.keep(self._topics.availability, ONLINE.encode())
         if self._topics.birth:
@@ -88,6 +98,13 @@ class Decisions:
         else:
             self._newer.append((model, schema, len(losses) == 2 and losses[0] <= losses[1]))
 
+    def judged(self, schema: Schema, version: int, sums: "Judgement") -> None:
+        """From the next window on, hold what is told against how the fleet's rows did under some version.
+
+        From any thread, as `use`.
+        """
+        self._bounds = Bounds.of(schema, version, sums, self._settings.alarm, self._settings.band)
+
     def step(self, now: float) -> float:
         """Score the newest window, if it is a new one; seconds until it is time to look for the next."""
         while self._newer:
@@ -96,7 +113,8 @@ class Decisions:
             self._newer.popleft()
         if (schema := self._guard.schema) is None:
             return PAUSE
-        self._announce(schema)
+        bounds = self._bounds if self._bounds and self._bounds.model == schema.model else None
+        self._announce(schema, bounds is not None)
         found = self._sensors.newest(schema, now, self._last)
         pause = min(PAUSE, LATE / schema.rate)
         if found is None:
@@ -106,18 +124,21 @@ class Decisions:
         if back:
             self._back = back
             self._journal.write("model-back", version=back.version, stays=back.stays, why=back.why)
+        if said is not None and bounds is not None:
+            said |= bounds.beside(schema, said["value"])
         if said is not None and self._link.say(
             self._topics.state, json.dumps({**said, "at": round(self._last / schema.rate, 3)}).encode()
         ):
             self._told += 1
         return pause
 
-    def _announce(self, schema: Schema) -> None:
+    def _announce(self, schema: Schema, judged: bool) -> None:
         """Tell Home Assistant what there is, again whenever it says that it has started."""
         born = ONLINE.encode() in [message.payload for message in iter(self._link.take, None)]
-        if self._topics.birth and (born or schema is not self._announced):
-            self._announced = schema
-            self._link.keep(self._topics.config, discovery(schema, self._topics))
+        before = self._announced
+        if self._topics.birth and (born or before is None or schema is not before[0] or judged != before[1]):
+            self._announced = schema, judged
+            self._link.keep(self._topics.config, discovery(schema, self._topics, judged))
 
     def view(self) -> dict[str, object]:
         """For the status."""
@@ -126,6 +147,7 @@ class Decisions:
             "model": model.version if model else None,
             "personalised": bool(model and model.personalised),
             "told": self._told,
+            "judged": self._bounds.version if self._bounds else None,
             "back": asdict(back) if back and model and model.version < back.version else None,
             "trouble": self._link.trouble,
         }

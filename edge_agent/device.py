@@ -14,6 +14,7 @@ from edge_agent.documents import Documents
 from edge_agent.fetch import REST, Fetcher
 from edge_agent.live_model import LONGEST_CHAIN, RESULTS, BehindError, LiveModel
 from edge_agent.member import LARGEST_SURVIVORS, Member
+from edge_agent.opened_sums import OpenedSums
 from edge_agent.participant import Participant
 from edge_agent.restoration import Restoration
 from edge_agent.sheets import Sheets
@@ -78,6 +79,7 @@ class Device:
         self.context = context
         self.refusals: Counter[str] = Counter()
         self.live = LiveModel(context.store)
+        self.sums = OpenedSums(context)
         sheets = Sheets(context.store)
         self._restoration = Restoration(context.store)
         self.participant = Participant(context, self.live, self._restoration)
@@ -238,7 +240,7 @@ class Device:
                 return [*self.dealer.on_key(at.device, at.chunk, payload, now)]
             case "share":
                 return [*self.dealer.on_box(payload, at.device, now)]
-            case "document" | "transcript" | "model":
+            case "document" | "transcript" | "model" | "sums":
                 # It was fetched already; a second subscription brings it again.
                 return []
             case "down":
@@ -291,6 +293,7 @@ class Device:
         if describes and result.moves():
             raise RefusedError("a statistics round moves no model")
         self.live.note(result)
+        self.sums.note(result)
         if result.round < seen.round or (result.round == seen.round and seen.ended() and result_hash != seen.result):
             return []
         if result.round == seen.round and seen.plan != result.plan:
@@ -349,6 +352,8 @@ class Device:
                 if transcript_hash != wanted:
                     raise RefusedError("not the transcript that the plan names")
                 self._transcript = (transcript_hash, transcript)
+            case ("sums", _):
+                return self.sums.on_fetched(data, now)
             case ("model", "snapshot", int(version)) if trust.model:
                 return self.live.on_snapshot(version, data, trust.model)
             case ("model", "delta", _) if trust.model and trust.policy:
@@ -366,6 +371,7 @@ class Device:
             actions += self._advance_calls(now)
             actions += self._advance_plan(now)
             actions += self._advance_model(now)
+            actions += self._advance_sums(now)
             actions += self.participant.advance(now)
         elif state in (STALE, UPGRADE):
             actions += self._decline_plan(STALE_FLEET if state == STALE else UPGRADE_NEEDED, state, now)
@@ -503,6 +509,17 @@ class Device:
             *self._fetcher.want(name, lambda chunk: names.model(wanted.version, wanted.kind, chunk), wanted.limit, now),
         ]
 
+    def _advance_sums(self, now: float) -> list[DeviceAction]:
+        names, wanted = self.context.topics, self.sums.wanted()
+        if wanted is None:
+            return [*self._fetcher.keep_only("sums", set()), *self.sums.tell()]
+        number, limit = wanted
+        name: Hashable = ("sums", number)
+        return [
+            *self._fetcher.keep_only("sums", {name}),
+            *self._fetcher.want(name, lambda chunk: names.sums(number, chunk), limit, now),
+        ]
+
     def _ask_results(self, now: float) -> list[Action]:
         """Brokers drop messages at a queue limit: have the retained results again, now and then."""
         if now < self._results_asked + REST:
@@ -517,6 +534,7 @@ class Device:
             # Version 0 knows nothing, unless a rollback went back to it: then it is put to work like any other.
             return []
         numbers = self._numbers if self._numbers and self._numbers.model == trust.hash_of("model") else None
+        numbers = None if self.sums.hold_alone() else numbers
         before, self._scored = self._scored, (self.live.hash, numbers is not None)
         if before == self._scored:
             return []

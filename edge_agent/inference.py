@@ -8,7 +8,7 @@ are announced by Home Assistant's device discovery, one retained message on
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from hushfleet import __version__
 from hushfleet.wire.layers import Layer
@@ -17,6 +17,8 @@ from hushfleet.wire.schema import ANOMALY, CLASSES, FORECAST, Schema
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from hushfleet.judgement import Judgement
 
 ONLINE, OFFLINE = "online", "offline"
 WORSE = 2.0
@@ -68,13 +70,51 @@ def score(schema: Schema, model: Model, window: "NDArray[np.float32]") -> dict[s
             best = int(out.argmax())
             said: dict[str, Any] = {"value": schema.classes[best], "confidence": round(float(shares[best]), 4)}
         elif schema.task == ANOMALY:
-            said = {"value": float(f"{np.mean((out - window) ** 2):.6g}")}
+            said = {"value": _rounded(float(np.mean((out - window) ** 2)))}
         elif schema.task == FORECAST:
             channel = schema.channels[schema.target]
-            said = {"value": float(f"{channel.value(out[0]):.6g}"), "ahead": round(schema.horizon / schema.rate, 3)}
+            said = {"value": _rounded(float(channel.value(out[0]))), "ahead": round(schema.horizon / schema.rate, 3)}
         else:
-            said = {"value": float(f"{out[0]:.6g}")}
+            said = {"value": _rounded(float(out[0]))}
     return {**said, "model": model.version, "personalised": model.personalised}
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What most rows that the fleet keeps aside stay within, by a statistics round.
+
+    Attributes:
+        model: hash of the model spec.
+        version: the version that was judged.
+        low, high: what to add to a number that is told, in its unit; for anomalies 0, and what is an alarm above.
+    """
+
+    model: bytes
+    version: int
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, schema: Schema, version: int, sums: "Judgement", alarm: float, band: float) -> Self:
+        """From a round's sums; `alarm` and `band` as in `DecisionSettings`. For all tasks but classes."""
+        if schema.task == ANOMALY:
+            return cls(schema.model, version, 0.0, sums.quantile(alarm))
+        channel = schema.channels[schema.target] if schema.task == FORECAST else None
+        unit = channel.value(1.0) - channel.value(0.0) if channel else 1.0
+        low, high = (unit * sums.quantile((1 + side * band) / 2) for side in (-1, 1))
+        return cls(schema.model, version, low, high)
+
+    def beside(self, schema: Schema, value: float) -> dict[str, Any]:
+        """What is told beside a score."""
+        if schema.task == ANOMALY:
+            said: dict[str, Any] = {"alarm": value > self.high, "threshold": _rounded(self.high)}
+        else:
+            said = {"low": _rounded(value + self.low), "high": _rounded(value + self.high)}
+        return {**said, "judged": self.version}
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +154,11 @@ class Topics:
         return f"{self.discovery}/device/{self.unique}/config"
 
 
-def discovery(schema: Schema, topics: Topics) -> bytes:
-    """The discovery message: sensors for what is told, the confidence of classes, and the model: version, whose own."""
+def discovery(schema: Schema, topics: Topics, judged: bool = False) -> bytes:
+    """The discovery message: sensors for what is told, the confidence of classes, and the model: version, whose own.
+
+    With `judged` also for alarms, or for the bounds of a number.
+    """
     told: dict[str, Any] = {"value_template": "{{ value_json.value }}"}
     if schema.task == CLASSES:
         told |= {"name": "Class", "device_class": "enum", "options": list(schema.classes)}
@@ -129,6 +172,13 @@ def discovery(schema: Schema, topics: Topics) -> bytes:
         template = "{{ (value_json.confidence * 100) | round(1) }}"
         components["confidence"] = {"name": "Confidence", "unit_of_measurement": "%", "value_template": template}
         components["confidence"]["entity_category"] = "diagnostic"
+    if judged and schema.task == ANOMALY:
+        template = "{{ 'ON' if value_json.alarm else 'OFF' }}"
+        components["alarm"] = {"platform": "binary_sensor", "name": "Alarm", "device_class": "problem"}
+        components["alarm"]["value_template"] = template
+    elif judged:
+        for bound in ("low", "high"):
+            components[bound] = told | {"name": bound.title(), "value_template": f"{{{{ value_json.{bound} }}}}"}
     components["model"] = {"name": "Model version", "value_template": "{{ value_json.model }}"}
     components["model"] |= {"entity_category": "diagnostic"}
     template = "{{ 'ON' if value_json.personalised else 'OFF' }}"

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from hushfleet.judgement import Judgement
+
 
 @dataclass(frozen=True, slots=True)
 class Train:
@@ -51,12 +53,26 @@ class Score:
         version: the model version.
         flat: float32[d]; not to be changed.
         plan: the newest of training this model, whose numbers a device may train its own version with; None if none
-            has been seen since the start. The same version is then asked for again with the first one.
+            has been seen since the start: the same version is then asked for again with the first one. None, too, if
+            scores are held against a threshold that holds for the fleet's version alone.
     """
 
     version: int
     flat: "NDArray[np.float32]" = field(repr=False)
     plan: Plan | None
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """How the model does on the rows that the fleet keeps aside, by the newest statistics round known here.
+
+    Attributes:
+        version: the model version that was judged.
+        sums: over the devices.
+    """
+
+    version: int
+    sums: "Judgement"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,4 +90,4 @@ class Ended:
     included: bool
 
 
-DeviceAction = Action | Train | Describe | Score | Ended
+DeviceAction = Action | Train | Describe | Score | Judged | Ended

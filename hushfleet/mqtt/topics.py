@@ -29,6 +29,7 @@ _TABLE = {
     "complaint": "committee/{epoch}/complaint/{device}",
     "plan": "plan",
     "result": "result/{round_number}",
+    "sums": "sums/{round_number}/{chunk}",
     "model": "model/{version}/{name}/{chunk}",
     "up": "up/{shard}/{device}/{name}/{item}/{chunk}",
     "down": "down/{device}/{name}/{item}/{chunk}",
@@ -64,7 +65,7 @@ class Parsed:
 
     Attributes:
         kind: root, manifest, date, certificate, document, call, list, transcript, card, key, ready, share, complaint,
-            plan, result, model, up, down or state.
+            plan, result, sums, model, up, down or state.
         device: whose topic it is; in `share` the sender. u32, as are `to`, `epoch` and `version`.
         to: the member that a `share` is sealed to.
         name: the document's name, the model's kind (delta, snapshot), or the type of an `up` or `down` message.
@@ -162,6 +163,10 @@ class Topics:
         """A round's result."""
         return self._write("result", round_number=round_number)
 
+    def sums(self, round_number: int, chunk: int) -> str:
+        """A chunk of the sums that a statistics round opened."""
+        return self._write("sums", round_number=round_number, chunk=chunk)
+
     def model(self, version: int, kind: str, chunk: int) -> str:
         """A chunk of a model version; `kind` is delta or snapshot."""
         return self._write("model", version=version, name=kind, chunk=chunk)
@@ -235,6 +240,7 @@ class Topics:
             self._write("transcript", epoch="+", chunk="+"),
             self.plan(),
             self.results(),
+            self._write("sums", round_number="+", chunk="+"),
             self._write("model", version="+", name="+", chunk="+"),
         )
 

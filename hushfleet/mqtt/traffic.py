@@ -23,6 +23,7 @@ ITEMS = tuple(item for items in PURPOSES.values() for item in items)
 _BY_KIND = {
     **dict.fromkeys(("root", "manifest", "date", "cert", "doc"), "documents"),
     **{kind: kind for kind in ("plan", "result", "model")},
+    "sums": "result",
     "committee": "set-up",
     "state": "connections",
 }

@@ -387,8 +387,8 @@ class Result(Table):
             raise MalformedError("result: only an applied round or a rollback changes the model")
         if self.outcome == ROLLBACK and self.version >= self.base:
             raise MalformedError("result: a rollback goes back")
-        if (self.delta != bytes(32)) != self.makes_version():
-            raise MalformedError("result: exactly a round that makes a version has a delta")
+        if (self.delta != bytes(32)) != (self.outcome == APPLIED):
+            raise MalformedError("result: exactly an applied round has a delta, or sums")
 
     def moves(self) -> bool:
         """Whether the model is another one after the round."""
@@ -414,6 +414,27 @@ def bitmap(positions: tuple[int, ...] | list[int]) -> bytes:
 def positions(packed: bytes) -> list[int]:
     """The positions of a bitmap, ascending."""
     return [8 * at + bit for at, byte in enumerate(packed) if byte for bit in range(8) if byte >> bit & 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Sums(Table):
+    """The opened sums of a statistics round, in units of 1/top, as every device may read them."""
+
+    KIND: ClassVar[str] = "sums"
+    sender: Sender
+    plan: B32
+    schema: B32
+    devices: U32
+    top: U64
+    sums: Annotated[bytes, Binary(multiple=8)]
+
+    def check(self) -> None:
+        if not self.devices or not self.top or not self.sums:
+            raise MalformedError("sums: devices, top and at least one number")
+
+    def numbers(self) -> tuple[int, ...]:
+        """In the order of the schema."""
+        return tuple(int.from_bytes(entry, "little") for entry in entries(self.sums, 8))
 
 
 @dataclass(frozen=True, slots=True)

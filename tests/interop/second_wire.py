@@ -79,6 +79,7 @@ MESSAGES = {
         "plan b32 · round u64 · outcome u8 · reason u8 · base u32 · base_hash b32 · version u32 · version_hash b32 · "
         "delta b32 · included b · step f · metrics {metrics}"
     ),
+    "sums": "plan b32 · schema b32 · devices u32 · top u64 · sums b8*",
     "delta": (
         "version u32 · plan b32 · bits u8 · body b · step f · weight u64 · rate f · codec u8 · momentum f · adam [f]"
     ),

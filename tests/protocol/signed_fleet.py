@@ -117,9 +117,9 @@ class FleetKeys:
         manifest = owner.sign_manifest(documents.values(), version=version, issued=START, not_after=START + YEAR)
         return replace(self, documents=documents, manifest=manifest)
 
-    def with_schema(self) -> "FleetKeys":
+    def with_schema(self, **windows: Any) -> "FleetKeys":
         """The same fleet under a manifest of the version 1 that lists a schema for its model."""
-        schema = self.owner.schema(self.documents["model"], CHANNELS, WINDOWS, version=1, issued=START)
+        schema = self.owner.schema(self.documents["model"], CHANNELS, WINDOWS | windows, version=1, issued=START)
         documents = self.documents | {"schema": schema}
         manifest = self.owner.sign_manifest(documents.values(), version=1, issued=START, not_after=START + YEAR)
         return replace(self, documents=documents, manifest=manifest)

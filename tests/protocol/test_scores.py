@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from witness import Witness
 from world import RoundSettings, World, make_fleet
 
@@ -22,6 +23,15 @@ class Watched(World):
 
     def of_one(self) -> list[tuple[int, bool]]:
         return [(version, planned) for device, version, planned in self.scores if device == 1]
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_an_anomalys_model_is_not_trained_on_where_the_fleet_has_thresholds_for_it(allowed: bool) -> None:
+    keys = make_fleet(3, 4, both=1, noiseless_statistics=int(allowed)).with_schema(task="anomaly", classes=())
+    world = Watched(keys, rounds=RoundSettings(collect=30, answer=8, recover=30, total=2))
+    world.run(world.rounds_ended(2))
+    world.run(lambda _: any(version == 2 for version, _ in world.of_one()))
+    assert {planned for _, planned in world.of_one()} == {not allowed}
 
 
 def test_each_version_is_scored_once_and_after_a_restart_with_its_training_as_soon_as_that_is_known() -> None:

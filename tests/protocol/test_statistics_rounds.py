@@ -272,7 +272,6 @@ def test_neither_plan_nor_result_of_statistics_moves_a_model(restart: bool) -> N
         base=before[0],
         base_hash=before[1],
         version_hash=before[1],
-        delta=bytes(32),
     )
     moving = replace(honest, version=2, version_hash=bytes(range(32)), delta=bytes(range(32)))
     elsewhere = {"base": 9, "version": 9, "base_hash": bytes(range(32)), "version_hash": bytes(range(32))}

@@ -25,7 +25,7 @@ from coordinator.round import RoundSettings
 from coordinator.setup import SetupSettings
 from edge_agent.context import Context as DeviceContext
 from edge_agent.device import Device
-from edge_agent.work import Describe, Score, Train
+from edge_agent.work import Describe, Judged, Score, Train
 from hushfleet.actions import RESTORED, Erase, Note, Publish, Save, Subscribe, Unsubscribe, Wake
 from hushfleet.codec import LocalReport
 from hushfleet.mqtt.topics import Topics
@@ -143,6 +143,8 @@ class World:
         self.training_time: Callable[[int, Plan], float] = lambda index, plan: 1.0
         self.numbers: Callable[[int, Plan], NDArray[np.float64]] = lambda index, plan: np.zeros(0)
         """What a device says of itself in a statistics round."""
+        self.judged: dict[int, list[Judged]] = defaultdict(list)
+        """What each device was told of how its fleet's model does."""
         self.skew: dict[int, float] = defaultdict(float)
         """Seconds by which each machine's clock is ahead."""
         self.broken_disks: set[int] = set()
@@ -215,6 +217,7 @@ class World:
             store,
             draw,
             self.chunk,
+            reads_sums=True,
         )
         return Device(context, window=4)
 
@@ -375,6 +378,8 @@ class World:
                 self.at(self.now + self.training_time(index, plan), lambda: self._trained(index, life, action))
             case Describe():
                 self.at(self.now + 1.0, lambda: self._described(index, life, action))
+            case Judged():
+                self.judged[index].append(action)
             case Score():
                 pass
 

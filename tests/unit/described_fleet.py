@@ -155,6 +155,7 @@ def a_round(owned: Documents) -> Section:
         ("result: applied", played.result),
         ("result: aborted", played.aborted),
         ("result: statistics applied", played.described),
+        ("sums", played.sums),
         ("result: rollback", played.rollback),
         ("delta", played.delta),
         ("chunks of the snapshot", played.chunks),

@@ -35,6 +35,7 @@ from hushfleet.secagg import committee
 from hushfleet.secagg.masks import MaskContext, RoundKey, add_masks, mask_sum, round_key
 from hushfleet.secagg.residues import Vector, add_into, subtract_from
 from hushfleet.secagg.sealing import seal
+from hushfleet.statistics import Digits
 from hushfleet.wire.documents import ModelSpec
 from hushfleet.wire.framing import Frame, entries
 from hushfleet.wire.round import (
@@ -66,6 +67,7 @@ from hushfleet.wire.round import (
     Request,
     Result,
     Share,
+    Sums,
     Survivor,
     Survivors,
     bitmap,
@@ -106,6 +108,7 @@ class Round:
     delta: Frame
     result: Frame
     aborted: Frame
+    sums: Frame
     described: Frame
     rollback: Frame
     receipts: dict[str, Frame]
@@ -209,7 +212,13 @@ def played() -> Round:
         included=b"",
         metrics=Metrics(0, 0.0, 0, 0.0, 0, 0.0),
     )
-    described = replace(aborted, outcome=APPLIED, reason=0, included=result.included)
+    numbers = b"".join(number.to_bytes(8, "little") for number in (0, 1, 3 * Digits.of(31).top))
+    schema_hash = owned.documents["schema"].hash(fleet)
+    sums = owned.frame(
+        COORDINATOR_INDEX,
+        Sums(COORDINATOR_INDEX, plan_hash, schema_hash, len(lines), Digits.of(31).top, numbers),
+    )
+    described = replace(aborted, outcome=APPLIED, reason=0, included=result.included, delta=sums.hash(fleet))
     rollback = replace(
         aborted,
         plan=bytes(32),
@@ -257,6 +266,7 @@ def played() -> Round:
         delta=delta,
         result=owned.frame(COORDINATOR_INDEX, result),
         aborted=owned.frame(COORDINATOR_INDEX, aborted),
+        sums=sums,
         described=owned.frame(COORDINATOR_INDEX, described),
         rollback=owned.frame(COORDINATOR_INDEX, rollback),
         receipts={name: owned.frame(COORDINATOR_INDEX, receipt) for name, receipt in receipts.items()},

@@ -151,6 +151,7 @@ def topics(owned: Documents) -> Section:
             "request for a share of 700": names.down(2, "request", ROUND, part=700),
             "share of 700": names.up(0, 2, "share", ROUND, 0, part=700),
             "result": names.result(ROUND),
+            "sums": names.sums(ROUND, 0),
             "delta": names.model(1, "delta", 0),
             "snapshot": names.model(1, "snapshot", 0),
             "state": names.state(70_000),

@@ -86,7 +86,7 @@ def golden_bodies() -> dict[str, bytes]:
         setup.complaint, played.plan, played.uploads[9].header, played.chunks, played.receipts["accepted"],
         played.decline,
         played.survivors, played.acks[2], played.acks_frame, played.answers[2], played.requests[2], played.shares[2],
-        played.blame, played.result, played.delta,
+        played.blame, played.result, played.sums, played.delta,
     ]  # fmt: skip
     return {frame.kind: frame.body for frame in frames}
 
@@ -419,11 +419,15 @@ def _wrong_round() -> Iterator[tuple[str, str, bytes]]:
         ("result", "an unknown reason", {"outcome": 1, "reason": 8}),
         ("result", "a bitmap that ends with 0", {"included": result["included"] + b"\0"}),
         ("result", "a new version without a delta", {"delta": bytes(32)}),
-        ("result", "applied with a delta, yet the model stayed", unmoved),
+        ("result", "applied, the model stayed, and no sums", unmoved | {"delta": bytes(32)}),
         ("result", "aborted with a delta", unmoved | {"outcome": 1}),
         ("result", "aborted, yet the model moved", {"outcome": 1, "delta": bytes(32)}),
         ("result", "a rollback that goes forward", {"outcome": 3, "delta": bytes(32)}),
         ("result", "a rollback to where it was", unmoved | {"outcome": 3, "delta": bytes(32)}),
+        ("sums", "of no device", {"devices": 0}),
+        ("sums", "in units of nothing", {"top": 0}),
+        ("sums", "without a number", {"sums": b""}),
+        ("sums", "half a number", {"sums": bytes(12)}),
         ("delta", "1 bit", {"bits": 1}),
         ("delta", "17 bits", {"bits": 17}),
         ("delta", "a step of 0", {"step": 0.0}),

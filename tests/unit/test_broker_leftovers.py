@@ -85,6 +85,7 @@ def test_a_fleet_at_work_leaves_nothing_unexplained(fleet: FleetDirectory, coord
             *(topics.root(1), topics.manifest(), topics.date(), topics.certificate(DEVICE), topics.list(4)),
             *(topics.certificate(COORDINATOR), topics.state(COORDINATOR), topics.state(DEVICE)),
             *(topics.transcript(3, 0), topics.result(21), topics.result(40), topics.model(7, "delta", 0)),
+            *(topics.result(9), topics.sums(9, 0)),
             *documents,
             *set_up,
         ],
@@ -108,6 +109,7 @@ def test_a_fleet_at_work_leaves_nothing_unexplained(fleet: FleetDirectory, coord
         ("key", (3, REVOKED, 0), "device 6, revoked is no candidate"),
         ("share", (3, MEMBER_1, DEVICE), "device 1 (a) wrote to device 5, which is no candidate"),
         ("result", (20,), "older than the last 20"),
+        ("sums", (8, 0), "older than the newest statistics"),
         ("up", (0, DEVICE, "upload", 1), "device 5 has retained"),
         ("down", (DEVICE, "receipt", 1), "retained for device 5"),
         ("state", (REVOKED,), "device 6, revoked"),
@@ -125,6 +127,7 @@ def test_each_leftover_is_told_with_its_reason(
         topics.plan(): plan(fleet, coordinator, epoch=3),
         topics.transcript(3, 0): b"",
         topics.result(40): b"",
+        topics.sums(9, 0): b"",
         topic: call(fleet, coordinator, 4, not_after=NOW),
     }
     judgement = judged(fleet, found)

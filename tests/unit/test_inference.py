@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from edge_agent.decisions import DecisionSettings
-from edge_agent.inference import Model, Topics, discovery, is_better_left, score
+from edge_agent.inference import Bounds, Model, Topics, discovery, is_better_left, score
 from hushfleet.errors import ConfigurationError
+from hushfleet.judgement import Judgement, judge
 from hushfleet.wire.layers import Dense
 from hushfleet.wire.schema import Channel, Schema, Standardised
 
@@ -118,6 +119,57 @@ def test_home_assistant_learns_what_there_is(task: str) -> None:
     assert components["told"].get("options") == (["cold", "hot"] if task == "classes" else None)
     assert components["told"].get("unit_of_measurement") == ("°C" if task == "forecast" else None)
     assert TOPICS.config == "homeassistant/device/hushfleet_00ff_7/config"
+
+
+def judged_by(rules: Schema, outputs: list[float]) -> Judgement:
+    """What a fleet says whose models should have said 0."""
+    told = np.repeat(np.array(outputs)[:, None], rules.outputs(), axis=1)
+    return Judgement.split(rules, judge(rules, [(told, np.zeros_like(told))]))
+
+
+def test_an_alarm_is_what_is_more_unlike_than_most_of_the_fleets_windows() -> None:
+    anomaly = schema(task="anomaly", classes=())
+    bounds = Bounds.of(anomaly, 7, judged_by(anomaly, [0.1] * 98 + [1.0] * 2), alarm=0.98, band=0.8)
+    assert (bounds.model, bounds.version, bounds.low) == (anomaly.model, 7, 0.0)
+    assert bounds.high == pytest.approx(0.01, rel=0.2)
+    assert bounds.beside(anomaly, 0.009) == {"alarm": False, "threshold": float(f"{bounds.high:.6g}"), "judged": 7}
+    assert bounds.beside(anomaly, 0.02)["alarm"] is True
+
+
+def test_a_number_has_bounds_that_hold_for_most_of_the_fleets_errors_and_a_forecast_has_them_in_its_unit() -> None:
+    # Of ten rows one is right 0.4 lower, the others 0.2 higher.
+    outputs = [0.4] + [-0.2] * 9
+    for rules, unit in (
+        (schema(task="value", classes=()), 1.0),
+        (schema(task="forecast", classes=(), horizon=3), 50.0),
+        (
+            schema(
+                task="forecast",
+                classes=(),
+                horizon=3,
+                channels=(Standardised("temperature", "degC", 0.0, 100.0, 20.0, 4.0),),
+            ),
+            4.0,
+        ),
+    ):
+        bounds = Bounds.of(rules, 3, judged_by(rules, outputs), alarm=0.99, band=0.9)
+        assert bounds.low == pytest.approx(-0.4 * unit, rel=0.2)
+        assert bounds.high == pytest.approx(0.2 * unit, rel=0.2)
+        low, high = (pytest.approx(10 + bound, rel=1e-5) for bound in (bounds.low, bounds.high))
+        assert bounds.beside(rules, 10.0) == {"low": low, "high": high, "judged": 3}
+
+
+@pytest.mark.parametrize(("task", "more"), [("anomaly", {"alarm"}), ("forecast", {"low", "high"})])
+def test_home_assistant_learns_of_alarms_and_bounds_once_there_are_any(task: str, more: set[str]) -> None:
+    rules = schema(task=task, classes=(), horizon=int(task == "forecast"))
+    before, after = (json.loads(discovery(rules, TOPICS, judged))["components"] for judged in (False, True))
+    assert set(after) - set(before) == more
+    assert before.items() <= after.items()
+    kinds = {one: (after[one]["platform"], after[one].get("device_class")) for one in more}
+    assert set(kinds.values()) == {("binary_sensor", "problem") if task == "anomaly" else ("sensor", None)}
+    assert {after[one].get("unit_of_measurement") for one in more} == {None if task == "anomaly" else "°C"}
+    assert all(f"value_json.{one}" in after[one]["value_template"] for one in more)
+    assert len({one["unique_id"] for one in after.values()}) == len(after)
 
 
 @pytest.mark.parametrize("topic", ["", "/a", "a/", "a/+", "#", "$SYS", "a\0"])

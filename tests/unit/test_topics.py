@@ -43,6 +43,7 @@ def test_the_table() -> None:
         TOPICS.complaint(4, 7),
         TOPICS.plan(),
         TOPICS.result(9),
+        TOPICS.sums(9, 1),
         TOPICS.model(5, "delta", 1),
         TOPICS.up(0, 7, "upload", 9, 12),
         TOPICS.up(0, 7, "masksum", 9, 0, part=3),
@@ -64,6 +65,7 @@ def test_the_table() -> None:
         f"hf/{F}/committee/4/complaint/7",
         f"hf/{F}/plan",
         f"hf/{F}/result/9",
+        f"hf/{F}/sums/9/1",
         f"hf/{F}/model/5/delta/1",
         f"hf/{F}/up/0/7/upload/9/12",
         f"hf/{F}/up/0/7/masksum/9.3/0",
@@ -101,6 +103,7 @@ def test_what_is_written_is_read_back(
         TOPICS.complaint(epoch, device): Parsed("complaint", epoch=epoch, device=device),
         TOPICS.plan(): Parsed("plan"),
         TOPICS.result(number): Parsed("result", round_number=number),
+        TOPICS.sums(number, chunk): Parsed("sums", round_number=number, chunk=chunk),
         TOPICS.model(version, name, chunk): Parsed("model", version=version, name=name, chunk=chunk),
         TOPICS.up(shard, device, name, number, chunk, part=part): Parsed(
             "up", shard=shard, device=device, name=name, round_number=number, part=part, chunk=chunk
@@ -110,7 +113,7 @@ def test_what_is_written_is_read_back(
         ),
         TOPICS.state(device): Parsed("state", device=device),
     }
-    assert len(pairs) == 19
+    assert len(pairs) == 20
     for topic, parsed in pairs.items():
         assert len(topic) <= LONGEST
         assert TOPICS.parse(topic) == parsed

@@ -1,0 +1,181 @@
+"""The sums of statistics rounds on their way to the devices: verified, kept, told again, and what is refused."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from test_rounds import sent
+from witness import Witness
+from world import FleetKeys, RoundSettings, World, make_fleet
+
+from coordinator.statistics import OPENED, Opened, Statistics
+from edge_agent.opened_sums import RECORD
+from hushfleet.actions import Publish
+from hushfleet.judgement import judge
+from hushfleet.mqtt.topics import Topics
+from hushfleet.statistics import Numbers, describe
+from hushfleet.wire.framing import Frame, read
+from hushfleet.wire.round import Plan, Sums
+from hushfleet.wire.schema import Schema
+
+PARTICIPANTS = (5, 6, 7, 8)
+ANOMALIES: dict[str, Any] = {"task": "anomaly", "classes": ()}
+
+
+def fleet(**windows: Any) -> FleetKeys:
+    return make_fleet(4, 4, noiseless_statistics=1).with_schema(**(ANOMALIES | windows))
+
+
+def world_of(keys: FleetKeys, chunk: int = 4096, **rounds: Any) -> World:
+    """Devices whose models are wrong by their index, the more the fewer rounds there were."""
+    chosen: dict[str, Any] = {"collect": 60, "answer": 10, "recover": 30, "total": 3, "statistics_every": 1}
+    world, schema = World(keys, rounds=RoundSettings(**(chosen | rounds)), chunk=chunk), schema_of(keys)
+
+    def numbers(index: int, plan: Plan) -> NDArray[np.float64]:
+        outputs = np.full((4, 16), index / (1 + plan.base))
+        targets = np.zeros(4, np.int64) if schema.classes else np.zeros((4, 16))
+        values = [np.full(4, 0.5)] * 2
+        return describe(schema, 10, np.zeros(0, np.int64), values, [0.0, 0.0], judge(schema, [(outputs, targets)]))
+
+    world.numbers = numbers
+    return world
+
+
+def schema_of(keys: FleetKeys) -> Schema:
+    return read(keys.documents["schema"], Schema)
+
+
+def finish(world: World) -> None:
+    world.run(lambda world: world.conductor.finished)
+    world.run_for(5)
+
+
+@pytest.mark.parametrize("chunk", [256, 4096])
+def test_devices_learn_what_opened_of_every_version_but_the_first(chunk: int) -> None:
+    keys = fleet()
+    world = world_of(keys, chunk)
+    finish(world)
+    kinds = [read(Frame.from_bytes(entry.payload), Plan).kind for entry in sent(world, "plan")]
+    assert kinds == [1, 0, 1, 0, 1, 0]
+    opened = {found.base: found for _, value in world.records[0].scan(OPENED) for found in [Opened.from_body(value)]}
+    assert sorted(opened) == [0, 1, 2]
+    for index in PARTICIPANTS:
+        assert [told.version for told in world.judged[index]] == [1, 2]
+        for told in world.judged[index]:
+            found = opened[told.version]
+            sums = np.frombuffer(found.sums, "<i8") / found.top
+            assert told.sums.flat().tolist() == Numbers.split(schema_of(keys), sums).judged.flat().tolist()
+    # The worst device's error after two versions is (8 / 3)^2.
+    assert world.judged[5][-1].sums.quantile(1.0) == pytest.approx(64 / 9, rel=0.2)
+    assert world.judged[1] == []
+    retained = {Topics(keys.fleet).parse(topic).kind for topic, payload in world.broker.retained.items() if payload}
+    assert "sums" in retained
+    Witness(world).check()
+
+
+def test_a_device_tells_what_it_knows_again_after_a_restart_and_one_that_was_away_fetches_it() -> None:
+    world = world_of(fleet())
+    world.run(world.rounds_ended(1))
+    world.crash(8)
+    finish(world)
+    world.crash(5)
+    asked = len(sent(world, "sums"))
+    for index in (5, 8):
+        world.start(index)
+    world.run_for(5)
+    assert [told.version for told in world.judged[5]] == [1, 2, 2]
+    assert [told.version for told in world.judged[8]] == [2]
+    assert len(sent(world, "sums")) == asked
+
+
+def test_the_newest_sums_and_their_result_stay_while_others_go() -> None:
+    keys = fleet()
+    topics = Topics(keys.fleet)
+    world = world_of(keys, total=24, statistics_every=23)
+    world.run(world.rounds_ended(24))
+    kept = {topic for topic, payload in world.broker.retained.items() if payload}
+    assert {topics.result(1), topics.sums(1, 0)} <= kept
+    assert topics.result(2) not in kept
+    world.crash(8)
+    finish(world)
+    kept = {topic for topic, payload in world.broker.retained.items() if payload}
+    assert topics.sums(25, 0) in kept
+    assert topics.sums(1, 0) not in kept
+    world.start(8)
+    world.run_for(5)
+    assert [told.version for told in world.judged[8]] == [23]
+
+
+def test_for_classes_nothing_is_fetched() -> None:
+    world = world_of(make_fleet(4, 4, noiseless_statistics=1).with_schema())
+    finish(world)
+    assert not world.judged
+    assert not any(world.records[index].get(RECORD) for index in PARTICIPANTS)
+
+
+# A coordinator that lies.
+
+
+def forged(keys: FleetKeys, honest: Sums, lie: str) -> Sums:
+    """Other sums of the same form."""
+    numbers = np.frombuffer(honest.sums, "<u8").copy()
+    match lie:
+        case "twice as much":
+            numbers *= 2
+        case "another round":
+            return replace(honest, plan=bytes(32))
+        case "more devices":
+            return replace(honest, devices=honest.devices + 1)
+        case "fewer numbers":
+            numbers = numbers[:-1]
+        case "more than all":
+            numbers[-1] = honest.devices * honest.top + 1
+    return replace(honest, sums=numbers.tobytes())
+
+
+def test_sums_that_the_result_does_not_name_are_refused() -> None:
+    keys = fleet()
+    world, topics = world_of(keys), Topics(keys.fleet)
+
+    def tamper(sender: int, publish: Publish) -> Iterable[Publish]:
+        if topics.parse(publish.topic).kind != "sums" or not publish.payload:
+            return [publish]
+        lie = forged(keys, read(Frame.from_bytes(publish.payload), Sums), "twice as much")
+        return [replace(publish, payload=keys.credentials[0].identity().frame(lie, keys.fleet).to_bytes())]
+
+    world.tamper = tamper
+    finish(world)
+    assert not world.judged
+    for index in PARTICIPANTS:
+        assert world.records[index].get(RECORD) is None
+        assert "not the sums that the result names" in world.why(index)
+
+
+@pytest.mark.parametrize(
+    ("lie", "why"),
+    [
+        ("another round", "of another round than their result"),
+        ("more devices", "of another round than their result"),
+        ("fewer numbers", "not those of so many devices under the schema"),
+        ("more than all", "not those of so many devices under the schema"),
+    ],
+)
+def test_sums_that_cannot_be_are_refused_though_the_result_names_them(
+    lie: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = fleet()
+    world, honest = world_of(keys), Statistics.published
+
+    def published(self: Statistics, plan_hash: bytes) -> Sums:
+        sums = honest(self, plan_hash)
+        return sums if self.newest and self.newest.base == 1 else forged(keys, sums, lie)
+
+    monkeypatch.setattr(Statistics, "published", published)
+    finish(world)
+    for index in PARTICIPANTS:
+        # What was told of the version before stays.
+        assert [told.version for told in world.judged[index]] == [1]
+        assert any(why in said for said in world.why(index))
