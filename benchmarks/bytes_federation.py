@@ -15,7 +15,7 @@ from bytes_training import train_together
 from nacl.bindings import randombytes_buf_deterministic
 from numpy.typing import NDArray
 
-from coordinator.encoding import Codec, ServerOptimizer, choose, next_step, server_step
+from coordinator.encoding import Codec, ServerOptimizer, ServerStep, choose, next_step, server_step
 from edge_agent.residual import Residual
 from hushfleet import codec
 from hushfleet.actions import Action, Draw, Erase, Save
@@ -33,7 +33,6 @@ from hushfleet.wire.round import APPLIED, CHECKSUM, PLAIN, VOID, Delta, Metrics,
 from planner.messages import Messages
 
 Flat = NDArray[np.float32]
-BY_PROFILE = ServerOptimizer()
 
 
 class Sums(Protocol):
@@ -82,9 +81,10 @@ class HushfleetSums:
         void: rounds that were lost to wrapping so far.
     """
 
-    def __init__(self, task: Task, profile: Codec, messages: Messages, optimizer: ServerOptimizer = BY_PROFILE) -> None:
-        """`messages` are those of a fleet of as many devices with this model: plan and documents come from there."""
-        self._optimizer = optimizer
+    def __init__(self, task: Task, profile: Codec, messages: Messages, server: ServerStep | None = None) -> None:
+        """`messages` are those of a fleet of as many devices with this model: plan and documents come from there;
+        `server` is the server's step in place of the profile's."""
+        self._server = server
         self.void = 0
         self._task, self._profile, self._draw = task, profile, _draws(task.name)
         self._policy = Policy.from_body(_body(messages.documents["policy"]))
@@ -197,7 +197,7 @@ class HushfleetSums:
 
     def _replay(self, plan: Plan, plan_hash: bytes, opened: codec.Opened) -> None:
         self._version += 1
-        server = server_step(plan, self._optimizer)
+        server = self._server or server_step(plan, ServerOptimizer())
         body = codec.pack_opened(opened.residues, opened.bits)
         delta = Delta(
             0,

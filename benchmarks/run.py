@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "decision_latency": ["decision_latency.py"],
     "trainers": ["trainers.py"],
     "bytes_to_accuracy": ["bytes_to_accuracy.py", "--quick"],
+    "server_optimizers": ["server_optimizers.py"],
 }
 """Scripts with their arguments besides `--json`, by the names of their figures."""
 
