@@ -5,11 +5,14 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 from fleet_fixture import COORDINATOR, Fleet, command
 from link_tools import Cable, eventually
+
+from edge_agent.metered import MeteredSettings, metered_interface
 
 pytestmark = pytest.mark.integration
 
@@ -110,3 +113,20 @@ def test_in_its_sleep_window_it_is_not_connected(fleet: CappedFleet, monkeypatch
         assert (asleep["until"][-8:], "hours" in asleep["why"]) == ("05:01:00", True)
         fleet.wait_for(DEVICE, "connected", mark)
         fleet.stop(DEVICE)
+
+
+def test_on_a_metered_link_it_sits_rounds_out_and_says_so(fleet: CappedFleet) -> None:
+    """All that this machine reaches the world over is metered; what the connection itself carries is counted."""
+    interface = metered_interface(MeteredSettings(("*",)))
+    if interface is None:
+        pytest.skip("this machine has no default route")
+    config = fleet.configure_agent(DEVICE)
+    config.write_text(config.read_text() + '\n[budget]\nmetered = ["*"]\n')
+    mark = fleet.mark()
+    fleet.start(DEVICE)
+    declined = fleet.wait_for(DEVICE, "declined", mark)
+    assert f"on the metered link {interface}, where 0 of the 0 MB a month" in declined["why"]
+    line = rf"^metered +0\.\d\d of 0 MB in \d{{4}}-\d\d; on {interface} now$"
+    status = partial(command, "agent", "status", fleet.configuration(DEVICE))
+    eventually(lambda: re.search(line, status().stdout, re.MULTILINE) is not None)
+    fleet.stop(DEVICE)

@@ -15,6 +15,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from broker.local import HOST, LocalBroker, free_port
 from edge_agent.decisions import Decisions, DecisionSettings
+from edge_agent.hearing import sensor_lines
 from edge_agent.inference import Model
 from edge_agent.local_mqtt import LocalBroker as Address
 from edge_agent.score_guard import WINDOWS
@@ -83,4 +84,6 @@ def test_no_window_is_lost_or_told_twice_while_versions_are_swapped(
     assert [one["model"] for one in heard] == [1] * 20 + [21] * 100 + [121] * (WINDOWS - 1) + [21]
     (back,) = (json.loads(line) for line in capsys.readouterr().err.splitlines())
     assert (back["event"], back["version"], back["stays"]) == ("model-back", 121, 21)
+    (_, line) = sensor_lines({"sensors": None, "decisions": view}, 0.0)
+    assert "went back from model version 121: " in line
     assert view["back"] == {"version": 121, "stays": 21, "why": back["why"]}
