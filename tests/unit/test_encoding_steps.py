@@ -157,3 +157,15 @@ def test_an_empty_model_has_a_key_frame() -> None:
 def test_what_is_no_eight_bit_snapshot_is_refused(data: bytes) -> None:
     with pytest.raises(MalformedError):
         open_eight_bit(data, 10, 16)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), scale=st.floats(2.0**-100, 2.0**100, width=32))
+def test_a_float32_quotient_by_way_of_float64_is_the_float32_quotient(seed: int, scale: float) -> None:
+    """Key frames and FedAdam rely on it: what the specification calls float32 is the same either way."""
+    values = np.random.default_rng(seed).integers(0, 2**32, 500, np.uint32).view(np.float32)
+    values = values[np.isfinite(values)]
+    with np.errstate(all="ignore"):
+        direct, wide = values / np.float32(scale), (values.astype(np.float64) / scale).astype(np.float32)
+    normal = np.abs(direct) >= np.finfo(np.float32).tiny
+    assert np.array_equal(direct[normal], wide[normal])
