@@ -8,7 +8,7 @@ gone back from when a score of its own is no number, or when its scores are dist
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from edge_agent.inference import Model, is_better_left, score
+from edge_agent.inference import WORSE, Model, score
 from hushfleet.stability import MOVED, stability_index
 from hushfleet.wire.schema import ANOMALY, CLASSES, Schema
 
@@ -113,17 +113,17 @@ def _broken(task: str, said: list[tuple[Any, Any]]) -> str:
     before, after = zip(*said, strict=True)
     if task == ANOMALY:
         # How unlike a window is what the model makes of it is the model's loss: what makes it less has learned.
-        losses = float(np.mean(after)), float(np.mean(before))
-        return f"windows are {losses[0]:.3g} unlike instead of {losses[1]:.3g}" if is_better_left(*losses) else ""
+        was, now = float(np.mean(before)), float(np.mean(after))
+        return f"windows are {now:.3g} unlike instead of {was:.3g}" if now > WORSE * was else ""
     if task == CLASSES:
         places = {name: at for at, name in enumerate(sorted({*before, *after}))}
         bins, count = np.array([[places[name] for name in side] for side in (before, after)]), len(places)
     else:
         edges = np.unique(np.quantile(before, np.arange(1, BINS) / BINS))
         bins, count = np.searchsorted(edges, [before, after], side="right"), len(edges) + 1
-    was, now = (np.bincount(side, minlength=count) / len(said) for side in bins)
-    if np.count_nonzero(was) == 1:
+    shares, since = (np.bincount(side, minlength=count) / len(said) for side in bins)
+    if np.count_nonzero(shares) == 1:
         # Whatever told all windows the same had no distribution that could break.
         return ""
-    index = stability_index(was, now, 0.5 / len(said))
+    index = stability_index(shares, since, 0.5 / len(said))
     return f"scores of {len(said)} windows moved by {index:.2f}, more than {MOVED}" if index > MOVED else ""

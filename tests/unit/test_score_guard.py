@@ -79,6 +79,7 @@ def test_a_version_like_the_one_before_stays() -> None:
         (linear(3, 1.0), linear(4, 0.0, 0.2), "forecast", "moved by"),
         (thirds(3, 0.0, 1.0, 0.0), thirds(4, 0.0, 1.0, 99.0), "classes", "moved by"),
         (repeated(3, 0.5), repeated(4, -0.5), "anomaly", "unlike"),
+        (repeated(3, 0.99), repeated(4, 0.95), "anomaly", "unlike"),
     ],
 )
 def test_a_version_whose_scores_are_distributed_otherwise_is_gone_back_from(
