@@ -89,6 +89,8 @@ def sensor_lines(status: dict[str, Any], now: float) -> Iterator[str]:
     if (decisions := status["decisions"]) and decisions["model"] is not None:
         own = ", personalised" if decisions["personalised"] else ""
         yield f"{'decisions':<12}{decisions['told']} told, the last with model version {decisions['model']}{own}"
+        if judged := decisions["judged"]:
+            yield f"{'decisions':<12}held against how model version {judged} does in the whole fleet"
         if back := decisions["back"]:
             yield f"{'decisions':<12}went back from model version {back['version']}: {back['why']}"
 
