@@ -9,9 +9,10 @@ import click
 
 from broker.directory import FleetDirectory
 from broker.leftovers import unexplained
-from broker.local import check_address, find_mosquitto
+from broker.local import check_address
 from broker.render import OPERATOR, Configuration, access_list, configuration
 from hushfleet.errors import ConfigurationError
+from hushfleet.mosquitto import find_mosquitto
 from hushfleet.mqtt.events import LinkSettings
 from hushfleet.mqtt.validity import expiring
 

@@ -1,8 +1,6 @@
 """A Mosquitto of one's own on this machine: own port, own directory, started and stopped here. No other is touched."""
 
-import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from hushfleet.errors import ConfigurationError, LinkError
+from hushfleet.mosquitto import find_mosquitto
 
 HOST = "127.0.0.1"
 
@@ -21,19 +20,6 @@ HOST = "127.0.0.1"
 # that range while the broker is down can occupy the port, or even connect to itself.
 _FIRST_PORT, _LAST_PORT = 20_000, 32_000
 _DEADLINE = 20.0
-
-
-def find_mosquitto() -> str:
-    """Path of the mosquitto program; Debian keeps it where the PATH of ordinary users does not look.
-
-    Raises:
-        ConfigurationError: it is not installed.
-    """
-    places = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"])
-    program = shutil.which("mosquitto", path=places)
-    if program is None:
-        raise ConfigurationError("mosquitto is not installed; install it, for example: sudo apt-get install mosquitto")
-    return program
 
 
 def version() -> str:

@@ -77,7 +77,7 @@ def proposal(quantities: list[Quantity]) -> Iterator[str]:
         if quantity.unit:
             yield f"unit = {_quoted(canonical(quantity.unit))}"
         if quantity.rate:
-            yield f"hold = {HOLD_READINGS / quantity.rate:.3g}"
+            yield f"hold = {_short(HOLD_READINGS / quantity.rate)}"
         if quantity.values:
             numbers = ", ".join(f"{_quoted(text)} = {number}" for number, text in enumerate(quantity.values))
             yield f"values = {{ {numbers} }}"
@@ -87,7 +87,7 @@ def rate(readings: float | None) -> str:
     """A rate in readings a second as people say it; empty if there is none."""
     if readings is None:
         return ""
-    return f"{readings:.3g} a second" if readings >= 1 else f"every {1 / readings:.3g} s"
+    return f"{_short(readings)} a second" if readings >= 1 else f"every {_short(1 / readings)} s"
 
 
 def _row(quantity: Quantity) -> tuple[str, ...]:
@@ -104,6 +104,11 @@ def _extent(quantity: Quantity) -> str:
 
 def _bound(value: float | None) -> str:
     return "?" if value is None else f"{value:g}"
+
+
+def _short(number: float) -> str:
+    """Three digits of it, and no exponent that a person would have to read."""
+    return f"{float(f'{number:.3g}'):g}"
 
 
 def _quoted(text: str) -> str:

@@ -128,10 +128,10 @@ class LocalMqtt:
             return message
 
     def say(self, topic: str, payload: bytes) -> bool:
-        """Publish something that is of no use later; whether there is a connection."""
+        """Publish what holds until the next such message, to be retained till then; whether there is a connection."""
         if not self._connected.is_set():
             return False
-        self._client.publish(topic, payload, qos=0)
+        self._client.publish(topic, payload, qos=0, retain=True)
         return True
 
     def keep(self, topic: str, payload: bytes) -> None:

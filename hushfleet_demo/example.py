@@ -11,7 +11,7 @@ from hushfleet_demo.task import Flat, Task
 
 
 class Example(Protocol):
-    """One demo on real recordings. Made from nothing; raises `ConfigurationError` if the recordings cannot be had."""
+    """One demo. Made from nothing; raises `ConfigurationError` if the recordings that it is about cannot be had."""
 
     words: Words
     task: Task
@@ -34,8 +34,9 @@ class Example(Protocol):
 
 def examples() -> dict[str, Callable[[], Example]]:
     """The examples by name, the first one first."""
+    from hushfleet_demo.home import SimulatedHomes
     from hushfleet_demo.turbines import Turbines
     from hushfleet_demo.watch import Watch
     from hushfleet_demo.wind import Wind
 
-    return {"watch": Watch, "turbines": Turbines, "wind": Wind}
+    return {"watch": Watch, "turbines": Turbines, "wind": Wind, "home": SimulatedHomes}

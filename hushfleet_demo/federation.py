@@ -10,78 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from hushfleet.errors import HushfleetError
+from hushfleet_demo.configurations import AGENT, COORDINATOR, FLEET, PROFILE, ROWS, lines
 from hushfleet_demo.local_fleet import HOST, LocalFleet, run
 from hushfleet_demo.task import Rows, Task, together
 
 NO_NEWS = 90.0
 """Seconds without any event after which something has gone wrong."""
-
-_PROFILE = """\
-name = "demo-gateway"
-description = "A gateway on this machine, with the smallest chunks"
-memory = 512
-
-[link]
-class = "ethernet"
-chunk = 256
-window = 1
-keepalive = 60
-"""
-
-_FLEET = """\
-[fleet]
-name = "{name}"
-
-[model]
-name = "{model}"
-layers = [
-{layers}
-]
-
-[policy]
-{policy}
-"""
-
-_COORDINATOR = """\
-bundle = "../fleet/devices/coordinator"
-documents = "../fleet/documents"
-ledger = "../state/coordinator/ledger.db"
-log = "json"
-
-[rounds]
-total = {rounds}
-collect = 20
-answer = 2
-recover = 10
-enough = 0.85
-patience = 0.4
-steps = {steps}
-batch = {batch}
-rate = {rate}
-momentum = {momentum}
-codec = "{codec}"
-evidence = true
-
-[setup]
-{setup}
-ready = 20
-"""
-
-_AGENT = """\
-bundle = "../fleet/devices/{name}"
-vault = "../state/{name}/vault.db"
-profile = "demo-gateway.toml"
-head = "{head}"
-log = "json"
-
-[broker]
-port = {port}
-
-[source]
-path = "../rows/{name}.csv"
-label = "label"
-holdout = {holdout}
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +59,7 @@ class Plan:
         policy: the lines of `[policy]` beside those that follow from the task.
         setup: the lines of the coordinator's `[setup]`: seconds for cards and for keys.
         parts: the devices, those of one role side by side.
+        schema: the `[schema]` of what devices make of their sensors' readings; empty where rows are files.
     """
 
     name: str
@@ -133,6 +68,7 @@ class Plan:
     policy: dict[str, int]
     setup: dict[str, int]
     parts: tuple[Part, ...]
+    schema: str = ""
 
 
 @dataclass(slots=True)
@@ -200,7 +136,7 @@ class Federation:
     def prepare(self, step: Callable[[str], None]) -> None:
         """Make the fleet's keys and documents, and everyone's rows and configuration."""
         local, fleet, plan = self.local, self.local.fleet, self.plan
-        profile = local.configure("demo-gateway", _PROFILE)
+        profile = local.configure("demo-gateway", PROFILE)
         step("the owners make the fleet's keys")
         run("fleet", "init", fleet, "--host", HOST, "--port", str(local.port), "--settings", self._rules())
         for role, group in itertools.groupby(plan.parts, lambda part: part.role):
@@ -221,29 +157,39 @@ class Federation:
         )
         return self.local.configure(
             "fleet",
-            _FLEET.format(name=self.plan.name, model=self.plan.model, layers="\n".join(layers), policy=_lines(policy)),
+            FLEET.format(
+                name=self.plan.name,
+                model=self.plan.model,
+                layers="\n".join(layers),
+                policy=lines(policy),
+                schema=self.plan.schema,
+            ),
         )
 
     def _configure(self) -> None:
         local, task = self.local, self.plan.task
-        rows = local.directory / "rows"
-        rows.mkdir(exist_ok=True)
         for part in self.plan.parts:
-            task.write_csv(part.rows(), rows / f"{part.name}.csv")
-            port, holdout = self.port_of(part.name), part.holdout()
-            local.configure(part.name, _AGENT.format(name=part.name, head=task.head, port=port, holdout=holdout))
+            agent = AGENT.format(name=part.name, head=task.head, port=self.port_of(part.name), rows=self.rows_of(part))
+            local.configure(part.name, agent)
         local.configure(
             "coordinator",
-            _COORDINATOR.format(
+            COORDINATOR.format(
                 rounds=self._rounds,
                 steps=task.steps,
                 batch=task.batch,
                 rate=task.rate,
                 momentum=task.momentum,
                 codec=task.codec,
-                setup=_lines(self.plan.setup),
+                setup=lines(self.plan.setup),
             ),
         )
+
+    def rows_of(self, part: Part) -> str:
+        """The tables of a device's configuration that say where its rows come from: here a file, which is written."""
+        rows = self.local.directory / "rows"
+        rows.mkdir(exist_ok=True)
+        self.plan.task.write_csv(part.rows(), rows / f"{part.name}.csv")
+        return ROWS.format(name=part.name, holdout=part.holdout())
 
     def port_of(self, name: str) -> int:
         """Where a device finds the broker."""
@@ -261,9 +207,7 @@ class Federation:
         """
         local = self.local
         local.start_broker()
-        local.start_coordinator()
-        for part in self.plan.parts:
-            local.start_agent(part.name)
+        self.start()
         coordinator = local.processes["coordinator"]
         while coordinator.running:
             self._check()
@@ -276,6 +220,14 @@ class Federation:
         while not all(last in of_judge for of_judge in self.course.scores.values()):
             self._check()
             time.sleep(0.05)
+
+        self.on_end()
+
+    def start(self) -> None:
+        """Start the coordinator and the agents."""
+        self.local.start_coordinator()
+        for part in self.plan.parts:
+            self.local.start_agent(part.name)
 
     def _check(self) -> None:
         for process in self.local.failed():
@@ -294,7 +246,8 @@ class Federation:
                 case _, "uploading":
                     self.on_uploading(name, event["round"])
                 case _, "score" if name in self.course.scores:
-                    score = event["accuracy"] if "accuracy" in event else event["error"]
+                    unit = self.plan.task.unit
+                    score = event["accuracy"] if "accuracy" in event else unit * event["error"]
                     self.course.scores[name][event["version"]] = (score, event["rows"])
                 case _, "round" if name in self.measured:
                     traffic = self.course.traffic.setdefault(event["round"], [])
@@ -318,14 +271,12 @@ class Federation:
     def on_uploading(self, name: str, number: int) -> None:
         """A device's upload of this round is about to leave."""
 
+    def on_end(self) -> None:
+        """The last model is scored; coordinator aside, everything still runs."""
+
     def again(self, name: str) -> None:
         """Start a killed agent again; what its first life sent is in the status it left."""
         if not self.local.processes[name].running:
             status = json.loads((self.local.directory / "state" / name / "status.json").read_bytes())
             self._carried[name] = (status["bytes_sent"], status["bytes_received"])
             self.local.start_agent(name)
-
-
-def _lines(table: dict[str, Any]) -> str:
-    """A table of numbers and flags, as TOML."""
-    return "\n".join(f"{key} = {json.dumps(value)}" for key, value in table.items())

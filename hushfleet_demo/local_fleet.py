@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from hushfleet.errors import ConfigurationError, HushfleetError
+from hushfleet.mosquitto import find_mosquitto
 
 HOST = "127.0.0.1"
 STOP_WITHIN = 20.0
@@ -136,6 +137,7 @@ class LocalFleet:
         self.directory, self._told = directory, told
         self.port = free_port()
         self.processes: dict[str, Process] = {}
+        self._brokers: list[str] = []
         self.fleet = directory / "fleet"
         for name in ("logs", "configuration", "state"):
             (directory / name).mkdir(parents=True, exist_ok=True)
@@ -150,22 +152,35 @@ class LocalFleet:
 
     def start(self, name: str, *arguments: str | Path) -> Process:
         """Start a service, for the first time or again."""
-        process = Process(name, command(*arguments), self.directory / "logs" / f"{name}.log", self._told)
+        return self._start(name, command(*arguments))
+
+    def _start(self, name: str, arguments: list[str]) -> Process:
+        process = Process(name, arguments, self.directory / "logs" / f"{name}.log", self._told)
         self.processes[name] = process
         return process
 
     def start_broker(self) -> None:
-        """Start the broker and wait until it accepts connections."""
-        process = self.start(
-            "broker", "broker", "run", "--fleet", self.fleet, "--port", str(self.port), "--address", HOST
-        )
+        """Start the fleet's broker and wait until it accepts connections."""
+        arguments = ("broker", "run", "--fleet", self.fleet, "--port", str(self.port), "--address", HOST)
+        self._start_broker("broker", command(*arguments), self.port)
+
+    def start_owners_broker(self, name: str, port: int) -> None:
+        """Start the broker of one house, as `start_broker` that of the fleet: no password, and no other machine."""
+        path = self.directory / "configuration" / f"{name}.conf"
+        # Whoever listens gets everything, however fast it comes.
+        path.write_text(f"listener {port} {HOST}\nallow_anonymous true\nmax_queued_messages 0\nlog_type warning\n")
+        self._start_broker(name, [find_mosquitto(), "-c", str(path)], port)
+
+    def _start_broker(self, name: str, arguments: list[str], port: int) -> None:
+        process = self._start(name, arguments)
+        self._brokers.append(name)
         deadline = time.monotonic() + STOP_WITHIN
         while time.monotonic() < deadline and process.running:
             with socket.socket() as probe:
-                if probe.connect_ex((HOST, self.port)) == 0:
+                if probe.connect_ex((HOST, port)) == 0:
                     return
             time.sleep(0.02)
-        raise HushfleetError(f"the broker did not start: {' '.join(process.last_lines)}")
+        raise HushfleetError(f"the broker {name!r} did not start: {' '.join(process.last_lines)}")
 
     def broker_version(self) -> str:
         """Name and version of the broker that ran, by its own log."""
@@ -189,16 +204,15 @@ class LocalFleet:
         return self.start("coordinator", "coordinator", "run", self.directory / "configuration" / "coordinator.toml")
 
     def stop(self) -> None:
-        """End everything, the broker last."""
-        broker = self.processes.pop("broker", None)
-        for process in self.processes.values():
-            process.stop()
-        for process in self.processes.values():
-            process.wait()
-        if broker is not None:
-            broker.stop()
-            broker.wait()
+        """End everything, the brokers last."""
+        brokers = [self.processes.pop(name) for name in self._brokers]
+        for group in ([*self.processes.values()], brokers):
+            for process in group:
+                process.stop()
+            for process in group:
+                process.wait()
         self.processes.clear()
+        self._brokers.clear()
 
     def failed(self) -> list[Process]:
         """Services that ended by themselves with an error."""

@@ -249,6 +249,6 @@ def table(
             "upload",
             f"{outcome.parameters} parameters, {outcome.bits_per_parameter:.2f} bits each"
             # A model of a few hundred parameters is smaller than the messages around it.
-            + (f"; all counted, {fewer:.0f} times fewer bytes than in float32" if fewer > 1 else ""),
+            + (f"; all counted, {fewer:.0f} times fewer bytes than in float32" if fewer >= 1.5 else ""),
         ),
     ]

@@ -53,6 +53,7 @@ class Task:
         steps, batch, rate, momentum: of the local training of one round.
         clip: the largest norm of an update; with `largest_survivor_set` it gives the plain codec's step.
         codec: plain, or a profile of the rotated codec.
+        unit: of a number to predict: how much of the rated value is 1 in the rows.
     """
 
     features: tuple[str, ...]
@@ -67,6 +68,7 @@ class Task:
     clip: float
     largest_survivor_set: int
     codec: Literal["plain", "default"] = "plain"
+    unit: float = 1.0
 
     @property
     def step(self) -> float:
@@ -102,9 +104,9 @@ class Task:
         )
 
     def judge(self, flat: Flat, rows: Rows) -> float:
-        """The accuracy over these rows, 0 to 1; for a number to predict the mean absolute error."""
+        """The accuracy over these rows, 0 to 1; for a number to predict the mean absolute error in rated values."""
         found = evaluate(flat, self.layers, rows.x, rows.y, head=self.head)
-        return (found.correct if self.head == "softmax" else found.error_sum) / found.evaluated
+        return (found.correct if self.head == "softmax" else self.unit * found.error_sum) / found.evaluated
 
     def write_csv(self, rows: Rows, path: Path) -> None:
         """Write rows as a device finds them: a header, the features and then `label`.

@@ -1,6 +1,7 @@
 """The demo as a newcomer runs it: to its end, and interrupted."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,12 +14,14 @@ import numpy as np
 import pytest
 
 from hushfleet.errors import ConfigurationError
-from hushfleet_demo import turbines
+from hushfleet_demo import home, turbines, wind
 from hushfleet_demo.outcome import Outcome, read_evidence
 from hushfleet_demo.packaged import Packaged
 from hushfleet_demo.turbines_data import RECORDINGS as TURBINES
 from hushfleet_demo.turbines_data import load_turbines
 from hushfleet_demo.watch_data import RECORDINGS as WATCH
+from hushfleet_demo.wind_data import RECORDINGS as WIND
+from hushfleet_demo.wind_data import load_stations
 
 pytestmark = pytest.mark.integration
 
@@ -93,6 +96,47 @@ def test_four_turbines_expect_the_power_of_a_new_one(tmp_path: Path) -> None:
     assert found["accuracy"]["federated_unseen"] == pytest.approx(error)
     check_masked_errors(kept / "logs")
     check_export(kept / "configuration" / "coordinator.toml", tmp_path / "exported", model)
+
+
+def test_twelve_stations_forecast_the_wind_of_a_new_one(tmp_path: Path) -> None:
+    needs(WIND)
+    report, kept = tmp_path / "report.json", tmp_path / "kept"
+    few = ("--rounds", "3", "--choices", "1")
+    demo = start("wind", "--report", str(report), "--output", str(tmp_path), "--keep", str(kept), *few)
+    said, _ = demo.communicate(timeout=110)
+    assert demo.returncode == 0, said
+    found = json.loads(report.read_text())
+    assert (found["devices"], found["rounds"], found["all_splits"]["splits"]) == (12, 3, 1)
+    assert "tomorrow is as today  " in said
+    model = read_evidence(kept / "evidence", *wind.TASK.form(12)).model
+    new = next(station for station in load_stations() if station.name == wind.NEW)
+    error = wind.TASK.judge(model, new.between(*wind.JUDGED))
+    assert found["accuracy"]["federated_unseen"] == pytest.approx(error)
+    assert 0.05 < error < 0.1
+    assert (tmp_path / "wind.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_six_homes_from_their_sensors_into_home_assistants_topics(tmp_path: Path) -> None:
+    report, kept = tmp_path / "report.json", tmp_path / "kept"
+    few = ("--rounds", "3", "--choices", "1")
+    demo = start("home", "--report", str(report), "--output", str(tmp_path), "--keep", str(kept), *few)
+    said, _ = demo.communicate(timeout=110)
+    assert demo.returncode == 0, said
+    found = json.loads(report.read_text())
+    assert set(found) == {field.name for field in fields(Outcome)}
+    assert (found["devices"], found["rounds"], found["all_splits"]["splits"]) == (6, 3, 1)
+    assert "all homes are simulated" in said
+    words = " ".join(said.split())
+    for name in ("living room/air#/co2", "[[sensors.channel]]", "birch co2 ahead", "willow co2 ahead"):
+        assert name in words
+    assert f"Home Assistant at {home.NEW} starts again and says so: the agent announces itself again" in words
+    assert re.search(r"meanwhile unavailable, then co2 ahead \d+ ppm by model version 3", words)
+    assert "the agent is killed, and all its entities are unavailable" in words
+    # The homes have gone on since: some of the newest windows were not yet there when the agent looked.
+    model = read_evidence(kept / "evidence", *home.TASK.form(6)).model
+    assert found["accuracy"]["federated_unseen"] == pytest.approx(home.SimulatedHomes().judge(model), rel=0.02)
+    assert (tmp_path / "home.png").read_bytes().startswith(b"\x89PNG")
+    assert processes_below(kept) == []
 
 
 def check_export(coordinator: Path, directory: Path, model: Any) -> None:

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paho.mqtt.client import topic_matches_sub
 
-from broker.local import find_mosquitto
 from broker.render import Access, Configuration, access_list, configuration
 from hushfleet.errors import ConfigurationError
+from hushfleet.mosquitto import find_mosquitto
 from hushfleet.mqtt.chunks import LARGEST
 from hushfleet.mqtt.topics import Topics
 
