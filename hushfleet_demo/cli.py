@@ -47,6 +47,7 @@ def demo(
 
     watch: ten people's smartwatches, the exercises of people whom the model never saw. turbines: four wind turbines,
     one of which has only seventeen days of its own. wind: tomorrow's wind at twelve Irish stations, one of them new.
+    home: six simulated homes with Zigbee2MQTT, from the sensors into Home Assistant's topics; it needs no recordings.
     """
     # A closed terminal and SIGTERM end it as Ctrl-C does: everything it started is stopped.
     for number in (signal.SIGTERM, signal.SIGHUP):

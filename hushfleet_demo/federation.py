@@ -141,7 +141,7 @@ class Federation:
         run("fleet", "init", fleet, "--host", HOST, "--port", str(local.port), "--settings", self._rules())
         for role, group in itertools.groupby(plan.parts, lambda part: part.role):
             names = [part.name for part in group]
-            step(f"the owners certify {len(names)} devices as {role}")
+            step(f"the owners certify {len(names)} device{'s' if len(names) > 1 else ''} as {role}")
             run("fleet", "add", fleet, *names, "--role", role, "--profile", profile)
         step("the owners sign roster, policy, model and manifest")
         for line in run("fleet", "sign", fleet).splitlines():

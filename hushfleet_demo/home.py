@@ -140,7 +140,7 @@ class SimulatedHomes:
             axes.plot(hours, came[-SHOWN:], color="#999999", linewidth=0.9, label="what came")
             axes.plot(hours, forecasts[-SHOWN:], color="#0b6e4f", label=f"forecast {_MINUTES} minutes before")
             axes.set(title=f"{NEW}, simulated: the last day", xlabel="hour", ylabel="ppm of carbon dioxide")
-            axes.legend(loc="upper left")
+            axes.legend(loc="best")
 
         return Finding(
             [
