@@ -274,9 +274,14 @@ class Federation:
     def on_end(self) -> None:
         """The last model is scored; coordinator aside, everything still runs."""
 
+    def status(self, name: str) -> dict[str, Any]:
+        """What an agent last wrote of itself."""
+        found: dict[str, Any] = json.loads((self.local.directory / "state" / name / "status.json").read_bytes())
+        return found
+
     def again(self, name: str) -> None:
         """Start a killed agent again; what its first life sent is in the status it left."""
         if not self.local.processes[name].running:
-            status = json.loads((self.local.directory / "state" / name / "status.json").read_bytes())
+            status = self.status(name)
             self._carried[name] = (status["bytes_sent"], status["bytes_received"])
             self.local.start_agent(name)

@@ -1,7 +1,8 @@
 """What Home Assistant does with an agent's messages: finds its entities by device discovery, and keeps their states.
 
 Written after home-assistant.io/integrations/mqtt, "MQTT discovery": a device's message holds its components, which
-inherit its topics. Of the templates those are understood that pick a value, `{{ value_json.key }}`.
+inherit its topics. Of the templates those are understood that pick a value, `{{ value_json.key }}`, or choose between
+two words by it, `{{ 'ON' if value_json.key else 'OFF' }}`.
 """
 
 import json
@@ -16,7 +17,8 @@ from hushfleet_demo.home_mqtt import WITHIN, HomeClient
 
 PREFIX = "homeassistant"
 UNKNOWN, UNAVAILABLE = "unknown", "unavailable"
-_PICKS = re.compile(r"\{\{\s*value_json\.(\w+)\s*\}\}")
+_PICKS = re.compile(r"\{\{ value_json\.(\w+) \}\}")
+_CHOOSES = re.compile(r"\{\{ '(\w+)' if value_json\.(\w+) else '(\w+)' \}\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,15 @@ class Entity:
     name: str
     state: str
     unit: str
+
+
+def rendered(template: str, value: dict[str, Any]) -> str:
+    """What a template makes of a JSON payload; HushfleetError if it is none of those that are understood here."""
+    if picks := _PICKS.fullmatch(template):
+        return str(value.get(picks[1], UNKNOWN))
+    if chooses := _CHOOSES.fullmatch(template):
+        return chooses[1] if value.get(chooses[2]) else chooses[3]
+    raise HushfleetError(f"a template that the demo does not understand: {template}")
 
 
 class PlayedHomeAssistant:
@@ -80,11 +91,8 @@ class PlayedHomeAssistant:
     def _entity(self, device: str, component: dict[str, Any]) -> Entity:
         state = UNAVAILABLE
         if self._newest.get(component["availability_topic"]) == component.get("payload_available", "online").encode():
-            newest, template = self._newest.get(component["state_topic"]), component["value_template"]
-            picks = _PICKS.fullmatch(template)
-            if picks is None:
-                raise HushfleetError(f"a template that the demo does not understand: {template}")
-            state = UNKNOWN if newest is None else str(json.loads(newest).get(picks[1], UNKNOWN))
+            newest = self._newest.get(component["state_topic"])
+            state = UNKNOWN if newest is None else rendered(component["value_template"], json.loads(newest))
         return Entity(device, component["name"], state, component.get("unit_of_measurement", ""))
 
     def starts(self) -> None:

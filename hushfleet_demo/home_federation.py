@@ -18,7 +18,7 @@ from hushfleet_demo.local_fleet import HOST, free_port, run
 LOOK = 4
 """Seconds that `agent discover` listens."""
 _DAY = 86_400
-_MODEL = "Model version"
+_MODEL, _PERSONAL = "Model version", "Personalised"
 
 _FEED = """
 [[feed]]
@@ -162,8 +162,16 @@ class HomeFederation(Federation):
         for name, assistant in self._assistants.items():
             found = assistant.wait_for(f"{name} tells no score", _is_known)
             shown.append(f"{name} {_shown(found)}")
-        self._remark(f"Home Assistant found each home's agent by its discovery message: {', '.join(shown)}")
+        self._remark(f"Home Assistant found each home's agent by its discovery message: {'; '.join(shown)}")
+        if own := [name for name in self._homes if self._is_personalised(name)]:
+            self._remark(
+                f"scored by a version of its own, trained on from the fleet's and better there: {', '.join(own)}"
+            )
         self._look_at(self._assistants[self._new], f"Home Assistant at {self._new}")
+
+    def _is_personalised(self, name: str) -> bool:
+        personal = self.status(name)["personal"]
+        return personal is not None and personal["used"]
 
     def _look_at(self, assistant: PlayedHomeAssistant, where: str) -> None:
         name, version, before = self._new, self.course.rounds[-1]["version"], assistant.discoveries
@@ -206,8 +214,9 @@ def _states(entities: list[Entity]) -> set[tuple[str, str]]:
 
 def _shown(entities: list[Entity]) -> str:
     """The forecast as Home Assistant shows it to people."""
-    told = next(one for one in entities if one.name != _MODEL)
-    return f"{told.name} {float(told.state):.0f} {told.unit}"
+    told, *others = entities
+    own = ", personalised" if (_PERSONAL, "ON") in _states(others) else ""
+    return f"{told.name} {float(told.state):.0f} {told.unit}{own}"
 
 
 def _proposed(said: str, addresses: list[str]) -> list[str]:

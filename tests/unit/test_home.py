@@ -12,9 +12,11 @@ from edge_agent.sources.decoders.zigbee2mqtt import Zigbee2Mqtt
 from edge_agent.sources.readings import Quantity
 from edge_agent.sources.sensors import ChannelSettings, Sensors, SensorSettings
 from edge_agent.sources.store import Keep, ReadingStore
+from hushfleet.errors import HushfleetError
 from hushfleet.wire.schema import FORECAST, Schema
 from hushfleet_demo.federation import Course
 from hushfleet_demo.home import NEW, NOW, TASK, SimulatedHomes
+from hushfleet_demo.home_assistant import rendered
 from hushfleet_demo.home_devices import speech
 from hushfleet_demo.home_federation import Home
 from hushfleet_demo.home_life import HOUSEHOLDS, MINUTES_A_DAY, OUTSIDE, Household, live
@@ -101,6 +103,15 @@ def test_six_homes_one_of_them_new_and_judging(tmp_path: Path) -> None:
     assert {aside for _, aside in days.values()} == {4 * 288 - HORIZON}
     assert 1.9 < days.pop(NEW)[0] < 2
     assert all(15.9 < training < 16 for training, _ in days.values())
+
+
+def test_templates_as_home_assistant_renders_them() -> None:
+    assert rendered("{{ value_json.value }}", {"value": 771.5}) == "771.5"
+    assert rendered("{{ value_json.value }}", {}) == "unknown"
+    chosen = [rendered("{{ 'ON' if value_json.own else 'OFF' }}", {"own": own}) for own in (True, False)]
+    assert chosen == ["ON", "OFF"]
+    with pytest.raises(HushfleetError, match="does not understand"):
+        rendered("{{ value_json.value * 2 }}", {"value": 1})
 
 
 def test_errors_are_in_rated_values() -> None:
