@@ -213,7 +213,8 @@ def _transfer_energy(device: _Known, count: Count) -> float:
 def _pings(profile: FirmwareProfile, a_day: float, latency: float) -> float:
     """Pings a day: each comes when the link has been quiet for a keepalive, so none where a round is due sooner."""
     quiet = DAY * profile.schedule.awake_share() / a_day - latency - profile.schedule.spread
-    return a_day * max(0, math.ceil(quiet / profile.link.keepalive) - 1)
+    # Pauses are often whole keepalives; what reckoning adds to one behind the comma is no further ping.
+    return a_day * max(0, math.ceil(round(quiet / profile.link.keepalive, 6)) - 1)
 
 
 def _tail(device: _Known) -> float:

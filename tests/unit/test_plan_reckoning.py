@@ -24,7 +24,7 @@ from hushfleet.wire.framing import Frame, Table, read
 from hushfleet.wire.layers import Conv1d, Dense, Layer
 from hushfleet.wire.round import Delta, Header, Plan, Receipt, Request, Result, Survivors
 from planner import flash
-from planner.costs import Cost, Training, cost
+from planner.costs import Cost, Training, _pings, cost
 from planner.messages import Committee, Encoding, Messages
 from planner.packets import Count, hear, ping, send, subscribe, unsubscribe
 from planner.risk import privacy_failure, round_failure, tolerated
@@ -261,6 +261,14 @@ def test_what_sets_the_pace() -> None:
     sleepy = replace(profile, schedule=catalog.Schedule(duty_cycle=0.0001))
     assert spent(sleepy).limit == "the duty cycle"
     assert spent(sleepy).days == pytest.approx(50 * spent(sleepy).airtime / (86_400 * 0.0001))
+
+
+@given(st.floats(0.1, 1e4))
+def test_a_pause_of_whole_keepalives_has_the_same_pings_however_long_a_round_takes(latency: float) -> None:
+    profile = catalog.load("gateway-nb-iot")
+    took = latency + profile.schedule.spread + 3 * profile.link.keepalive
+    a_day = 86_400 * profile.schedule.awake_share() / took
+    assert _pings(profile, a_day, latency) / a_day == pytest.approx(2)
 
 
 def test_a_cap_that_pings_alone_exceed_is_said() -> None:
