@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from broker.local import HOST, LocalBroker, free_port
 from edge_agent.sources.store import ReadingStore
+from hushfleet.wire.schema import Schema, Standardised
 
 pytestmark = pytest.mark.integration
 
@@ -171,6 +173,33 @@ def _check_statistics(fleet: SensorFleet) -> None:
         assert said in hushfleet(role, "status", fleet.configuration(name)).stdout
 
 
+def _train_standardised(fleet: SensorFleet, name: str) -> None:
+    """The owners take over what the statistics say, under a new model name; everyone trains on that scale then."""
+    said = hushfleet("coordinator", "statistics", fleet.configuration(COORDINATOR), "--schema")
+    assert said.returncode == 0, said.stderr
+    rules = fleet.owner / "fleet.toml"
+    text = re.sub(r"channels = \[\n.*\n\]\n", lambda _: said.stdout, rules.read_text(), flags=re.DOTALL)
+    rules.write_text(text.replace('[model]\nname = "small"', '[model]\nname = "standardised"'))
+    signed = hushfleet("fleet", "sign", fleet.owner)
+    assert signed.returncode == 0, signed.stderr
+    since = fleet.mark()
+    fleet.processes[COORDINATOR].signal(signal.SIGHUP)
+    fleet.bring_back(*fleet.devices)
+    fleet.wait_for(COORDINATOR, "round", since, outcome="applied", version=0, statistics=NOISELESS)
+    # One class of four is told in a quarter of the cases by chance.
+    trained = fleet.wait_for(COORDINATOR, "round", since, that=lambda event: event.get("accuracy", 0) > 0.5)
+    assert trained["uploads"] >= 3
+    fleet.wait_for(name, "score", since)
+    assert fleet.stop(name) == [0]
+    signed_here = json.loads((fleet.state(name) / "status.json").read_text())["schema"]
+    scales = Schema.from_body(bytes.fromhex(signed_here)).channels
+    assert [(type(one), one.name, one.high) for one in scales] == [
+        (Standardised, "co2", 5000.0),
+        (Standardised, "temperature", 85.0),
+    ]
+    assert scales[0].middle == pytest.approx(TELLING * 1.5 + 400, rel=0.1)
+
+
 def test_sensor_messages_become_rows_and_rounds(tmp_path: Path, owner_broker: LocalBroker) -> None:
     SensorFleet.owner_port = owner_broker.port
     policy, rounds = {"noiseless_statistics": True}, {"collect": 8, "statistics_every": 1000}
@@ -208,6 +237,7 @@ def test_sensor_messages_become_rows_and_rounds(tmp_path: Path, owner_broker: Lo
             rooms.close()
             home.close()
         _check_statistics(fleet)
+        _train_standardised(fleet, "part-2")
         kept = ReadingStore.beside(fleet.state("part-2") / "readings.db")
         assert len(kept.readings("co2")[0]) >= 300
         assert len(kept.readings("label/full")[0]) > 0
