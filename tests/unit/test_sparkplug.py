@@ -132,6 +132,31 @@ def test_units_and_ranges_are_properties(node: Node) -> None:
     assert (quantity.unit, quantity.low, quantity.high) == ("°C", 3.0, 85.5)
 
 
+@pytest.mark.parametrize(("code", "used"), [(192, True), (0, False), (500, False)])
+def test_what_its_node_calls_bad_or_stale_is_not_read_and_counted(node: Node, code: int, used: bool) -> None:
+    node.birth(0, TEMPERATURE)
+    payload = content((None, 7, MetricDataType.Double, 21.0))
+    payload.metrics[0].properties.keys.append("Quality")
+    quality = payload.metrics[0].properties.values.add()
+    quality.type, quality.int_value = MetricDataType.Int32, code
+    data = node.send("NDATA", payload)
+    assert [one.value for one in data.readings] == [21.0] * used
+    assert list(data.refused) == ([] if used else ["a Sparkplug metric that its node calls bad or stale"])
+
+
+def test_an_alias_means_the_metric_of_the_device_that_sends_it(node: Node) -> None:
+    """Though a node may not use one twice."""
+    node.birth(0, TEMPERATURE)
+    node.send("DBIRTH", content(("Pump/Speed", 7, MetricDataType.Double, 3.0)), "Pump1")
+    (own,) = node.send("NDATA", content((None, 7, MetricDataType.Double, 21.0))).readings
+    (speed,) = node.send("DDATA", content((None, 7, MetricDataType.Double, 4.0)), "Pump1").readings
+    assert own.address.endswith("Edge1#Inputs/Temperature")
+    assert speed.address.endswith("Pump1#Pump/Speed")
+    node.send("DDEATH", Payload(), "Pump1")
+    assert len(node.send("NDATA", content((None, 7, MetricDataType.Double, 22.0))).readings) == 1
+    assert not node.send("DDATA", content((None, 7, MetricDataType.Double, 5.0)), "Pump1").readings
+
+
 def test_nothing_is_understood_before_a_birth_or_after_a_death(node: Node) -> None:
     unread = "data of a Sparkplug node whose birth was not seen"
     with pytest.raises(MalformedError, match=unread):

@@ -26,6 +26,8 @@ _CONTROLS = ("Node Control/", "Device Control/", "Node Info/", "Properties/")
 _SIGNED = {1: 8, 2: 16, 3: 32, 4: 64}
 """Bits of the signed data types, which are sent as two's complement in unsigned fields."""
 _UNSIGNED, _FLOATS, _BOOLEAN, _TEXTS = (5, 6, 7, 8), (9, 10), 11, (12, 14)
+_UNFIT = (0, 500)
+"""Quality codes of what is bad or stale; 192 is good, and so is what says nothing."""
 _UNREAD = "data of a Sparkplug node whose birth was not seen"
 
 
@@ -39,12 +41,15 @@ class _Metric:
 
 @dataclass(slots=True)
 class _Node:
-    """An edge node since its last birth. Devices are named as in topics, the node itself by an empty text."""
+    """An edge node since its last birth. Devices are named as in topics, the node itself by an empty text.
+
+    An alias is to be unique among all metrics of a node; where it is not, each device still means its own.
+    """
 
     birth_number: int | None
     sequence: int
     names: dict[str, dict[str, _Metric]] = field(default_factory=dict)
-    aliases: dict[int, _Metric] = field(default_factory=dict)
+    aliases: dict[tuple[str, int], _Metric] = field(default_factory=dict)
 
 
 class Sparkplug:
@@ -130,8 +135,8 @@ def _gap(node: _Node, sequence: int) -> list[str]:
 
 
 def _forget(node: _Node, device: str) -> None:
-    gone = {id(metric) for metric in node.names.pop(device, {}).values()}
-    node.aliases = {alias: metric for alias, metric in node.aliases.items() if id(metric) not in gone}
+    node.names.pop(device, None)
+    node.aliases = {key: metric for key, metric in node.aliases.items() if key[0] != device}
 
 
 def _learn(node: _Node, device: str, place: str, metrics: Any) -> list[Quantity]:
@@ -144,7 +149,7 @@ def _learn(node: _Node, device: str, place: str, metrics: Any) -> list[Quantity]
     for metric in read:
         names[metric.name] = found = _Metric(f"{place}#{metric.name}", metric.datatype)
         if metric.HasField("alias"):
-            node.aliases[metric.alias] = found
+            node.aliases[device, metric.alias] = found
         quantities.append(_quantity(found, metric))
     return quantities
 
@@ -163,14 +168,23 @@ def _read(node: _Node, device: str, payload: Any, arrival: float) -> tuple[list[
     readings: list[Reading] = []
     refused: list[str] = []
     for metric in payload.metrics:
-        found = node.names.get(device, {}).get(metric.name) if metric.name else node.aliases.get(metric.alias)
+        named = node.names.get(device, {})
+        found = named.get(metric.name) if metric.name else node.aliases.get((device, metric.alias))
         if found is None or metric.is_null:
+            continue
+        if _quality(metric) in _UNFIT:
+            refused.append("a Sparkplug metric that its node calls bad or stale")
             continue
         time = moment(metric.timestamp) or moment(payload.timestamp) or arrival
         parts, dropped = values([("", _value(metric, found.kind))])
         refused += dropped
         readings += [Reading(found.address, time, value) for _, value in parts]
     return readings, refused
+
+
+def _quality(metric: Any) -> int | None:
+    said = dict(zip(metric.properties.keys, metric.properties.values, strict=False)).get("Quality")
+    return None if said is None else said.int_value
 
 
 def _is_read(kind: int) -> bool:
