@@ -68,6 +68,8 @@ def values(parts: Iterable[tuple[str, object]]) -> tuple[list[tuple[str, float |
 def as_value(found: object) -> float | str | None:
     """A JSON value as the value of a reading; None for what is none: null, lists, objects.
 
+    A text that writes a number is that number: many devices and tables quote what they measure.
+
     Raises:
         MalformedError: a number that is not finite as a float, a text that is too long or cannot be printed.
     """
@@ -84,7 +86,8 @@ def as_value(found: object) -> float | str | None:
     if isinstance(found, str):
         if len(found) > LONGEST_TEXT or not found.isprintable():
             raise MalformedError("a text that is too long or cannot be printed")
-        return found
+        number = as_number(found)
+        return found if number is None else number
     return None
 
 

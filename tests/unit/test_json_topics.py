@@ -44,6 +44,12 @@ def test_a_plain_number_stands_at_the_empty_pointer() -> None:
     assert list(decoded.quantities) == [Quantity("t#", "°C")]
 
 
+def test_a_quoted_number_is_a_number_and_a_comma_is_none() -> None:
+    decoder = JsonTopics((JsonTopic("meter"),))
+    decoded = decoder.decode(Message("meter", b'{"power": "230.5", "state": "ON", "flow": "21,5"}', 5.0))
+    assert [one.value for one in decoded.readings] == [230.5, "ON", "21,5"]
+
+
 def test_what_the_broker_had_kept_is_no_measurement_unless_it_says_when() -> None:
     kept = Message("t", b'{"at": 1700000000, "x": 1}', 1_800_000_000.0, retained=True)
     without = JsonTopics((JsonTopic("t", ("/x",)),)).decode(kept)

@@ -232,7 +232,7 @@ def abbreviated() -> dict[str, Any]:
 def test_a_device_announces_its_components(content: dict[str, Any]) -> None:
     decoder, quantities = announced("homeassistant/device/ea334450945afc/config", content)
     assert [(one.address, one.unit, one.values, one.about) for one in quantities] == [
-        ("sensorBedroom/state#/temperature", "°C", (), "Kitchen"),
+        ("sensorBedroom/state#/temperature", "°C", (), "Kitchen temperature"),
         ("other#", None, ("shut", "open"), "Kitchen Door"),
     ]
     assert {"sensorBedroom/state", "other"} <= decoder.filters
@@ -280,7 +280,11 @@ def test_esphome_announces_itself_so() -> None:
         ("{{ value }}", ""),
         ("{{- value_json.x -}}", "/x"),
         ("{{ value_json.x * 2 }}", None),
-        ("{{ value_json.x | round(1) }}", None),
+        ("{{ value_json.x | float(0) | round(1) }}", "/x"),
+        ("{{ value_json.x|int }}", "/x"),
+        ("{{ value | default(none) | float(default=0) }}", ""),
+        ("{{ value_json.x | float / 10 }}", None),
+        ("{{ value_json.x | float(states('sensor.y')) }}", None),
         ("{{ value_json.x }} {{ value_json.y }}", None),
         ("{% if value_json.x %}1{% endif %}", None),
         ("{{ value_json.x.y() }}", None),

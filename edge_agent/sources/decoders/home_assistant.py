@@ -2,7 +2,7 @@
 
 Written after Home Assistant's documentation, "MQTT": "MQTT Discovery". ESPHome and many others announce themselves so.
 An entity is read if its `value_template` only picks a value, as `{{ value_json.temperature }}` does; what computes is
-named, and not read.
+named, and not read. Rounding, and defaults for what is missing, are for eyes: the value is read as it was sent.
 """
 
 import re
@@ -12,7 +12,6 @@ from typing import Any
 
 from edge_agent.sources.decoders.decoder import Decoded, Message
 from edge_agent.sources.payloads import (
-    as_number,
     at,
     check_filter,
     escape,
@@ -35,6 +34,7 @@ LONGEST_TEMPLATE = 256
 _LONG_NAMES = {
     "cmps": "components",
     "dev": "device",
+    "dev_cla": "device_class",
     "o": "origin",
     "ops": "options",
     "p": "platform",
@@ -47,7 +47,9 @@ _LONG_NAMES = {
     "val_tpl": "value_template",
 }
 _TEMPLATE = re.compile(
-    r"\{\{-?\s*value(?:_json(?P<picks>[^\s|{}]*))?\s*(?:\|\s*(?:is_defined|float)\s*)*-?\}\}", re.ASCII
+    r"\{\{-?\s*value(?:_json(?P<picks>[^\s|{}]*))?\s*"
+    r"(?:\|\s*(?:is_defined|(?:float|int|round|default)(?:\(\s*[\w.+='\"-]*\s*\))?)\s*)*-?\}\}",
+    re.ASCII,
 )
 _PICK = re.compile(r"""\.([A-Za-z_]\w*)|\['([^'\\]*)'\]|\["([^"\\]*)"\]|\[(\d{1,4})\]""", re.ASCII)
 _TWO_STATES = ("binary_sensor", "fan", "siren", "switch")
@@ -57,11 +59,10 @@ _NO_STATE = ("None", "unknown", "unavailable")
 
 @dataclass(frozen=True, slots=True)
 class _Entity:
-    """Where an entity's state is found, and whether it is one of a few texts."""
+    """Where an entity's state is found."""
 
     topic: str
     pointer: str
-    is_text: bool
 
     @property
     def address(self) -> str:
@@ -151,9 +152,6 @@ class HomeAssistant:
             found, dropped = values([(entity.pointer, part)])
             refused += dropped
             for _, value in found:
-                if isinstance(value, str) and not entity.is_text:
-                    number = as_number(value)
-                    value = value if number is None else number
                 if value not in _NO_STATE:
                     readings.append(Reading(entity.address, message.time, value))
         return Decoded(readings, (), refused)
@@ -184,14 +182,15 @@ def _read(component: dict[str, Any]) -> tuple[_Entity | None, Quantity] | None:
         topic = topic[:-1] + base
     if check_filter(topic) is not None or "+" in topic or "#" in topic or topic.startswith("$"):
         raise MalformedError("a state topic that is none")
-    names = (text_of(table_of(component.get("device")).get("name")), text_of(component.get("name")))
+    own = text_of(component.get("name")) or (text_of(component.get("device_class")) or "").replace("_", " ")
+    names = (text_of(table_of(component.get("device")).get("name")), own)
     about = " ".join(filter(None, names)) or platform
     pointer = _pointer(text_of(component.get("value_template")) or "{{ value }}")
     if pointer is None:
         why = f"{about}: its value_template computes, which is not understood"
         return None, Quantity(f"{topic}# ({about[:40]})", about=why, readable=False)
     taken = _texts(platform, component)
-    entity = _Entity(topic, pointer, bool(taken))
+    entity = _Entity(topic, pointer)
     unit = text_of(component.get("unit_of_measurement"))
     low, high = (number_of(component.get(key)) if platform == "number" else None for key in ("min", "max"))
     return entity, Quantity(entity.address, unit, low, high, taken, about)
