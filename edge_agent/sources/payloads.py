@@ -86,8 +86,8 @@ def as_value(found: object) -> float | str | None:
     if isinstance(found, str):
         if len(found) > LONGEST_TEXT or not found.isprintable():
             raise MalformedError("a text that is too long or cannot be printed")
-        number = as_number(found)
-        return found if number is None else number
+        written = as_number(found)
+        return found if written is None else written
     return None
 
 
