@@ -70,12 +70,7 @@ class Conductor:
     @property
     def finished(self) -> bool:
         """Whether the rounds asked for have been run and the last result is on the broker."""
-        return self._all_run() and not self._awaited
-
-    def _all_run(self) -> bool:
-        """Whether the model in force has had the rounds asked for, in whichever life of this process."""
-        done = self.round.done(self.context.trust.hash_of("model") or b"")
-        return bool(self._settings.total) and done >= self._settings.total
+        return self.round.all_run() and not self._awaited
 
     # Documents.
 
@@ -281,7 +276,7 @@ class Conductor:
             return []
         if (version := self.round.wanted_rollback()) is not None:
             return self._roll_back(version, now)
-        if self._all_run():
+        if self.round.all_run():
             return []
         if now < self._rests_until():
             return [Wake(self._rests_until())]

@@ -83,8 +83,8 @@ class RoundSettings:
             quarter, for fleets of up to 50 devices, `fast`, all coordinates and server momentum, for the fewest rounds.
         server_optimizer: what the server makes of the devices' mean update; `adam` with `plain` and `fast` only.
         clip: largest norm of an update; 0 for the policy's.
-        statistics_every: rounds of training after which the fleet's readings are described in a statistics round, the
-            first one before any training; 0 for none.
+        statistics_every: rounds of training after which the fleet's readings and the model are described in a
+            statistics round, the first one before any training, another after the last; 0 for none.
         evidence: keep one upload and the sum of the newest round, to show what a coordinator sees.
     """
 
@@ -163,6 +163,17 @@ class Round:
         """Rounds of training of this model spec that have ended, in any life of this process."""
         return self._done.rounds if self._done.model == model_hash else 0
 
+    def all_run(self) -> bool:
+        """Whether the model in force has had the rounds asked for, in whichever life of this process."""
+        model = self._context.trust.hash_of("model") or b""
+        if not self._trained(model) or self.plan is not None or self._context.store.get(OPEN) is not None:
+            return False
+        return not self.statistics.is_due(model, self.done(model), last=True)
+
+    def _trained(self, model_hash: bytes) -> bool:
+        """Whether no more rounds of training are asked for."""
+        return bool(self._settings.total) and self.done(model_hash) >= self._settings.total
+
     def version(self) -> int:
         """The newest model version."""
         documents = self._context.documents()
@@ -205,7 +216,8 @@ class Round:
         """Announce round `number` under the newest documents."""
         documents, settings, start = self._context.documents(), self._settings, int(now)
         base, base_hash = self.models.current(documents.model, documents.model_hash)
-        describes = self.statistics.is_due(documents.model_hash, self.done(documents.model_hash))
+        model = documents.model_hash
+        describes = self.statistics.is_due(model, self.done(model), self._trained(model))
         encoding, actions = self._describing(documents) if describes else self._training(documents)
         closes = start + settings.collect
         plan = Plan(

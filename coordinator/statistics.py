@@ -98,15 +98,21 @@ class Statistics:
         assert schema is not None
         return schema
 
-    def is_due(self, model: bytes, done: int) -> bool:
-        """Whether the next round is one for statistics, after `done` training rounds of that model spec."""
+    def is_due(self, model: bytes, done: int, last: bool) -> bool:
+        """Whether the next round is one for statistics.
+
+        Args:
+            model: hash of the model spec.
+            done: how many training rounds of it there were.
+            last: whether there will be no more: then the finished model is described.
+        """
         if not self._every or self.trouble():
             return False
         due = self._due
         if due is None or due.model != model:
             return True
         # One that came to nothing is tried again after the next round of training, not at once.
-        return done >= due.next and done != due.tried
+        return (last or done >= due.next) and done != due.tried
 
     def tried(self, model: bytes, done: int) -> list[Action]:
         """A statistics round begins."""
