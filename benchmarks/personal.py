@@ -1,4 +1,4 @@
-"""What a device gains from a version of its own: federated, and trained on from there with the guard, sums in memory.
+"""What a device gains from a version of its own, trained on from the fleet's with the guard, or from an own last layer.
 
     python benchmarks/personal.py --json personal.json
 
@@ -8,6 +8,8 @@ the last fifth is kept aside for the guard (edge_agent/personal.py). All on the 
 * watch, three of seven: the same where each person does three exercises alone, not all the same ones;
 * turbines, wind: a device with as long a recording as all others (`member`), or its first days alone (`new`), as in the
   demos; judged in the time after.
+With a personal head the first layer is federated, and the last one is each device's own; a device that only follows has
+version 0's, and trains on from there. Sums are in memory, through the real codecs.
 """
 
 # ruff: noqa: E402  (numpy reads the number of threads when it is first imported)
@@ -17,8 +19,8 @@ for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import click
@@ -33,6 +35,7 @@ from hushfleet.hashing import digest
 from hushfleet_demo import turbines, watch_task, wind
 from hushfleet_demo.comparison import federated, trained_at_once
 from hushfleet_demo.newcomer import Newcomers
+from hushfleet_demo.sums import sums_of
 from hushfleet_demo.task import Flat, Rows, Task
 from hushfleet_demo.turbines_data import load_turbines
 from hushfleet_demo.watch_data import Person, load_people
@@ -145,18 +148,36 @@ def tuned(case: Case, flat: Flat) -> Tuned | None:
             return found
 
 
+def with_heads(task: Task, devices: Mapping[str, Rows], name: str, judged: str) -> Flat:
+    """The shared layer after all rounds, and the last layer of the device that is judged."""
+    shared = replace(task, layers=task.layers[:-1])
+    flat, d = shared.start(), len(shared.start())
+    heads, sums = dict.fromkeys(devices, task.start()[d:]), sums_of(shared, len(devices))
+    for number in range(task.rounds):
+        trained = []
+        for device, rows in devices.items():
+            whole = np.concatenate([flat, heads[device]])
+            found = task.train(whole, rows, task.steps, f"{name}, {number}, {device}")
+            heads[device] = heads[device] + found.delta[d:]
+            trained.append(replace(found, delta=found.delta[:d]))
+        flat = sums.apply(flat, trained, f"{name}, round {number}")
+    return np.concatenate([flat, heads.get(judged, task.start()[d:])])
+
+
 def judged(case: Case) -> dict[str, float]:
     """Accuracy, or mean absolute error, on the device's later rows."""
+    task, name = case.task, f"{case.name} judged"
     devices = case.others | ({case.name: case.own} if case.takes_part else {})
-    flat = federated(case.task, devices, f"{case.name} judged")
-    own = tuned(case, flat)
-    alone = trained_at_once(case.task, case.own, f"alone {case.name}")
+    flat, headed = federated(task, devices, name), with_heads(task, devices, name, case.name)
+    own, own_headed = tuned(case, flat), tuned(case, headed)
     return {
-        "federated": case.task.judge(flat, case.later),
-        "alone": case.task.judge(alone, case.later),
-        "tuned": case.task.judge(own.flat if own else flat, case.later),
-        "guarded": case.task.judge(own.flat if own and own.better else flat, case.later),
+        "federated": task.judge(flat, case.later),
+        "alone": task.judge(trained_at_once(task, case.own, f"alone {case.name}"), case.later),
+        "tuned": task.judge(own.flat if own else flat, case.later),
+        "guarded": task.judge(own.flat if own and own.better else flat, case.later),
         "used": float(own is not None and own.better),
+        "head": task.judge(headed, case.later),
+        "head_guarded": task.judge(own_headed.flat if own_headed and own_headed.better else headed, case.later),
     }
 
 
@@ -165,7 +186,7 @@ def judged(case: Case) -> dict[str, float]:
 @click.option("--case", "only", type=click.Choice([*CASES]), multiple=True, help="Only this one; may be repeated.")
 @click.option("--devices", type=click.IntRange(1), help="Only the first so many of each case.")
 def main(path: Path, only: tuple[str, ...], devices: int | None) -> None:
-    """Federated, alone, trained on from the fleet's model always (tuned) or where the guard allows it (guarded)."""
+    """Federated, alone, trained on from the fleet's model always or where the guard allows it, and personal heads."""
     means = {}
     try:
         for name in only or CASES:

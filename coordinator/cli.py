@@ -216,7 +216,7 @@ def evidence(config: Path, directory: Path) -> None:
 @click.option("--label", help="The column that should come out; without it, a row should come out as it is.")
 def export(config: Path, directory: Path, head: "Head", path: Path | None, label: str | None) -> None:
     """Write the stopped coordinator's newest model into DIRECTORY: plain numpy, .tflite in float and int8, ONNX."""
-    from coordinator.export import FinishedModel
+    from coordinator.export import NO_ANSWERS, FinishedModel
     from coordinator.export import export as write
     from coordinator.models import Models
     from coordinator.rows import read_rows
@@ -233,9 +233,11 @@ def export(config: Path, directory: Path, head: "Head", path: Path | None, label
             version, _ = models.current(spec, spec_hash)
         if spec is None or not version:
             raise ConfigurationError("there is no model yet: no round of the model spec in force was applied")
-        model = FinishedModel(version, spec.layers, models.flat(spec).copy(), head)
+        model = FinishedModel(version, spec.shared, models.flat(spec).copy(), head, spec.personal)
     finally:
         ledger.close()
+    if path and spec.personal:
+        raise ConfigurationError(f"--rows {path}: {NO_ANSWERS}; leave it out to have the shared layers' numbers")
     outputs = spec.layers[-1].outputs
     rows = read_rows(path, label, head, spec.layers[0].inputs, outputs) if path else None
     _say("model", f"version {version}, {len(model.flat)} parameters")

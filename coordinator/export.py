@@ -23,6 +23,7 @@ from hushfleet.learning.layers import Head, forward, unflatten
 from hushfleet.learning.passes import Floats
 from hushfleet.wire.layers import Layer
 
+NO_ANSWERS = "the last layers are each device's own and are not here, so that the model gives no answers by itself"
 INSTALL = 'pip install "hushfleet[export]"'
 PARTS = {"layer_norm": ("gains", "biases"), "gru": ("weights", "inner", "biases")}
 _Run = Callable[[bytes, Floats], Floats]
@@ -37,15 +38,17 @@ class FinishedModel:
 
     Attributes:
         version: its number.
-        layers: its layer list.
-        flat: float32[d].
+        layers: the layers that everyone has alike.
+        flat: float32[d], their parameters.
         head: what stands on the last layer.
+        personal: how many more layers each device has to itself; nobody else has them.
     """
 
     version: int
     layers: Sequence[Layer]
     flat: npt.NDArray[np.float32]
     head: Head
+    personal: int = 0
 
     def answers(self, x: Floats) -> Floats:
         """What a file should give: shares of 1 under `softmax`, else the outputs; float32[n, outputs]."""
@@ -90,6 +93,8 @@ def export(model: FinishedModel, rows: Rows | None, directory: Path) -> Iterator
     )
     for name, make, run in kinds:
         try:
+            if model.personal and name != "model.npz":
+                raise ConfigurationError(NO_ANSWERS)
             one = _measured(model, rows, directory / name, make(), run)
         except ConfigurationError as error:
             one = Exported(name, trouble=str(error))
@@ -99,6 +104,7 @@ def export(model: FinishedModel, rows: Rows | None, directory: Path) -> Iterator
         "version": model.version,
         "head": model.head,
         "layers": [asdict(layer) for layer in model.layers],
+        "personal": model.personal,
         "rows": len(rows.x) if rows else 0,
         "measure": "accuracy" if model.head == "softmax" else "mean absolute error",
         "files": [asdict(one) for one in made],

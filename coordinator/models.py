@@ -78,7 +78,7 @@ class Models:
         if self._state is None and record.flat:
             self._state = read_snapshot(record.flat, spec.parameters(), record.version, record.hash)
         elif self._state is None:
-            self._state = initial_flat(spec.layers, spec.init)
+            self._state = initial_flat(spec.shared, spec.init)
         return self._state
 
     def apply(

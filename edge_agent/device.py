@@ -384,6 +384,7 @@ class Device:
         if trust.coordinator(now) is None or trust.policy is None or trust.model is None:
             return actions
         self.live.use(trust.model, trust.hash_of("model") or b"")
+        actions += self.participant.head.use(trust.hash_of("model") or b"")
         while self._results:
             number = min(self._results)
             try:
@@ -529,13 +530,15 @@ class Device:
 
     def _score(self) -> list[DeviceAction]:
         """Each new live model is scored once on the device's own rows; again if only then its training is known."""
-        trust = self.context.trust
+        trust, head = self.context.trust, self.participant.head
+        spec_hash = trust.hash_of("model") or b""
         if trust.model is None or not (self.live.version or self._scored):
             # Version 0 knows nothing, unless a rollback went back to it: then it is put to work like any other.
             return []
-        numbers = self._numbers if self._numbers and self._numbers.model == trust.hash_of("model") else None
+        numbers = self._numbers if self._numbers and self._numbers.model == spec_hash else None
         numbers = None if self.sums.hold_alone() else numbers
         before, self._scored = self._scored, (self.live.hash, numbers is not None)
         if before == self._scored:
             return []
-        return [Score(self.live.version, self.live.flat(trust.model), numbers)]
+        flat = head.whole(trust.model, spec_hash, self.live.flat(trust.model))
+        return [Score(self.live.version, flat, head.fitted(trust.model, spec_hash), numbers)]

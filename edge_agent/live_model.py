@@ -92,7 +92,7 @@ class LiveModel:
             if self._stored:
                 self._state = read_snapshot(self._stored, spec.parameters(), self.version, self.hash)
             else:
-                self._state = initial_flat(spec.layers, spec.init)
+                self._state = initial_flat(spec.shared, spec.init)
             self._stored = b""
         return self._state
 

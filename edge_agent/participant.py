@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from edge_agent.context import Context
 from edge_agent.live_model import LiveModel
+from edge_agent.personal_head import PersonalHead
 from edge_agent.residual import Residual
 from edge_agent.restoration import Restoration
 from edge_agent.statistics import NOISELESS, Statistics
@@ -89,6 +90,7 @@ class Participant:
         saved = context.store.get(STATE)
         self._state = State.from_body(saved) if saved else State()
         self._residual = Residual(context.store, context.index)
+        self.head = PersonalHead(context.store)
         self.statistics = Statistics(context)
         kept = context.store.get(UPLOAD)
         self._upload = Upload.from_body(kept) if kept else None
@@ -203,7 +205,7 @@ class Participant:
             self._plan = None
             return [Note("too-late", {"round": plan.round}, "plan")]
         self._training = True
-        flat = self._live.flat(self._plan.model)
+        flat = self.head.whole(self._plan.model, plan.model, self._live.flat(self._plan.model))
         if plan.kind == STATISTICS:
             return [Describe(plan, self._plan.hash, flat)]
         return [Train(replace(plan, steps=self._steps), self._plan.hash, flat, self._context.draw(32))]
@@ -219,8 +221,18 @@ class Participant:
     def on_trained(
         self, plan_hash: bytes, delta: "NDArray[np.float32]", report: "LocalReport", now: float
     ) -> list[DeviceAction]:
-        """Encode, mask, save and send the update, if the round is still open."""
-        return self._on_worked(plan_hash, lambda verified: self._encoded(verified, delta, report), now)
+        """Encode, mask, save and send the update, if the round is still open.
+
+        Args:
+            delta: of the whole model; that of this device's own layers, if there are such, stays here.
+        """
+
+        def encoded(verified: VerifiedPlan) -> "tuple[Vector, list[Action]]":
+            model = verified.model
+            vector, actions = self._encoded(verified, delta[: model.parameters()], report)
+            return vector, [*actions, *self.head.keep(model, verified.plan.model, delta)]
+
+        return self._on_worked(plan_hash, encoded, now)
 
     def on_described(self, plan_hash: bytes, numbers: "NDArray[np.float64]", now: float) -> list[DeviceAction]:
         """The same with the numbers of a statistics round."""

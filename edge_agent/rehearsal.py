@@ -169,13 +169,14 @@ def _train(
     data = bench.rows(model, model_of(device)[1])
     trainer = bench.trainer(model, data.head)
     numbers = work.plan if work else _Numbers()
-    flat = work.flat if work else device.live.flat(model)
+    spec_hash = device.context.trust.hash_of("model") or b""
+    flat = work.flat if work else device.participant.head.whole(model, spec_hash, device.live.flat(model))
     x, y = data.training.x, data.training.y
     result = trainer.train(flat, x, y, numbers, random(32))
     found.round, found.rows, found.kept_aside = numbers.round, len(data.training), len(data.evaluation)
     found.parameters = model.parameters()
     found.loss_before = trainer.evaluate(flat, x, y).loss_sum / len(x)
     found.loss_after = trainer.evaluate(flat + result.delta, x, y).loss_sum / len(x)
-    found.norm = float(np.linalg.norm(result.delta))
+    found.norm = float(np.linalg.norm(result.delta[: found.parameters]))
     found.bytes = vector_length(found.parameters, PLAIN_BITS, lanes(0))
     found.chunks = -(-found.bytes // profile_of(settings, bundle).link.chunk)

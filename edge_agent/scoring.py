@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class _Version:
     model: Model
+    fitted: bool
     plan: Plan | None
     spec: ModelSpec
     schema: Schema | None
@@ -54,7 +55,8 @@ class Scoring:
 
     def start(self, action: Score, spec: ModelSpec, schema: Schema | None) -> None:
         """Score a version in the background, beside the one at work."""
-        version = _Version(Model(action.version, action.flat.copy(), spec.layers), action.plan, spec, schema)
+        model = Model(action.version, action.flat.copy(), spec.layers)
+        version = _Version(model, action.fitted, action.plan, spec, schema)
         at_work = self.decisions.at_work() if self.decisions else None
         flats = [version.model.flat]
         if at_work and len(at_work.flat) == len(action.flat):
@@ -77,9 +79,10 @@ class Scoring:
             return
         at_work, plan = self.decisions.at_work(), version.plan
         if not found or plan is None or not self.tunes(plan, version.spec):
-            self.decisions.use(version.model, version.schema, losses)
+            if version.fitted:
+                self.decisions.use(version.model, version.schema, losses)
             return
-        if at_work is None or not at_work.personalised:
+        if version.fitted and (at_work is None or not at_work.personalised):
             # A version of the device's own goes on meanwhile instead: answers would change twice.
             self.decisions.use(version.model, version.schema, losses)
             if self.decisions.at_work() is version.model:
@@ -110,5 +113,5 @@ class Scoring:
             self.journal.write("personalised", **self._personal)
             if tuned.better:
                 model, losses = replace(model, flat=tuned.flat, personalised=True), [tuned.own, *losses[1:]]
-        if model is not self.decisions.at_work():
+        if model is not self.decisions.at_work() and (version.fitted or model.personalised):
             self.decisions.use(model, version.schema, losses)

@@ -20,7 +20,7 @@ class Train:
     Attributes:
         plan: the plan, with its training numbers; with fewer steps where the device's budget pays for no more.
         plan_hash: names the plan in the answer.
-        flat: float32[d], the base model; not to be changed.
+        flat: float32, the base model, with this device's own layers where the model has such; not to be changed.
         order_seed: 32 bytes that decide the order of the rows.
     """
 
@@ -37,7 +37,7 @@ class Describe:
     Attributes:
         plan: the plan.
         plan_hash: names the plan in the answer.
-        flat: float32[d], the base model, which is judged on the device's own rows; not to be changed.
+        flat: float32, the base model, as for `Train`, which is judged on the device's own rows; not to be changed.
     """
 
     plan: Plan
@@ -51,7 +51,8 @@ class Score:
 
     Attributes:
         version: the model version.
-        flat: float32[d]; not to be changed.
+        flat: float32, as for `Train`; not to be changed.
+        fitted: whether all of it was trained: a device's own layers are not before its first upload.
         plan: the newest of training this model, whose numbers a device may train its own version with; None if none
             has been seen since the start: the same version is then asked for again with the first one. None, too, if
             scores are held against a threshold that holds for the fleet's version alone.
@@ -59,6 +60,7 @@ class Score:
 
     version: int
     flat: "NDArray[np.float32]" = field(repr=False)
+    fitted: bool
     plan: Plan | None
 
 

@@ -160,7 +160,10 @@ def _documents(
     model = settings.model
     init = _seed_in_force(before.get("model"), settings) or draw(32)
     spec = advance(
-        "model", lambda version, at: owner.model_spec(model.name, model.layer_list(), init, version=version, issued=at)
+        "model",
+        lambda version, at: owner.model_spec(
+            model.name, model.layer_list(), init, version=version, issued=at, personal=model.personal
+        ),
     )
     rules = settings.policy.fields()
     firmware = [_firmware(name, link, spec.hash(owner.fleet)) for name, link in (links or {}).items()]
@@ -203,7 +206,8 @@ def _seed_in_force(old: Frame | None, settings: FleetSettings) -> bytes | None:
     if old is None:
         return None
     spec = ModelSpec.from_body(old.body)
-    same = (spec.name, spec.layers) == (settings.model.name, settings.model.layer_list())
+    model = settings.model
+    same = (spec.name, spec.layers, spec.personal) == (model.name, model.layer_list(), model.personal)
     return spec.init if same else None
 
 

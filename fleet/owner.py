@@ -265,15 +265,18 @@ class Owner:
             Policy(fleet=self.fleet, issued=issued, protocol=PROTOCOL, version=version, models=hashes, **rules)
         )
 
-    def model_spec(self, name: str, layers: Sequence[Layer], init: bytes, *, version: int, issued: int) -> Frame:
-        """A model and its version 0, which `init` (32 bytes) determines.
+    def model_spec(
+        self, name: str, layers: Sequence[Layer], init: bytes, *, version: int, issued: int, personal: int = 0
+    ) -> Frame:
+        """A model and its version 0, which `init` (32 bytes) determines; the last `personal` layers are each device's.
 
         Raises:
             ConfigurationError: the layers are no model.
+            MalformedError: so many of them cannot be personal.
         """
         check_layers(layers)
-        zero = model_hash(initial_flat(layers, init))
-        return unsigned(ModelSpec(self.fleet, issued, PROTOCOL, version, name, tuple(layers), init, zero))
+        zero = model_hash(initial_flat(layers[: len(layers) - personal], init))
+        return unsigned(ModelSpec(self.fleet, issued, PROTOCOL, version, name, tuple(layers), init, zero, personal))
 
     def profiles(self, firmware: Iterable[Firmware], *, version: int, issued: int) -> Frame:
         """The firmware profiles, in any order."""

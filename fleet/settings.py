@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from fleet.layer_rows import LayerRow, layer_list
 from hushfleet.configuration import Range, did_you_mean
-from hushfleet.errors import ConfigurationError
+from hushfleet.errors import ConfigurationError, MalformedError
 from hushfleet.wire.documents import LARGEST_SURVIVOR_SET
-from hushfleet.wire.layers import Layer
+from hushfleet.wire.layers import Layer, check_personal
 from hushfleet.wire.schema import Channel, Standardised
 
 _U8, _U16, _U32 = Range(0, 2**8 - 1), Range(0, 2**16 - 1), Range(0, 2**32 - 1)
@@ -64,15 +64,25 @@ class PolicyRules:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """`[model]`: what is trained."""
+    """`[model]`: what is trained.
+
+    Attributes:
+        personal: how many of the last layers each device has to itself.
+    """
 
     name: str
     layers: tuple[LayerRow, ...]
+    personal: Annotated[int, Range(0, 2**16 - 1)] = 0
 
     def __post_init__(self) -> None:
         if not self.name.isascii() or not 1 <= len(self.name) <= 64:
             raise ConfigurationError("name must have 1 to 64 ASCII characters")
-        self.layer_list()
+        layers = self.layer_list()
+        try:
+            if self.personal:
+                check_personal(layers, self.personal)
+        except MalformedError as error:
+            raise ConfigurationError(str(error)) from None
 
     def layer_list(self) -> tuple[Layer, ...]:
         """The layers as the model spec holds them."""
@@ -185,6 +195,7 @@ layers = [
     { in = 16, out = 32, act = "relu" },        # act: none, relu, tanh, sigmoid; other kinds of
     { in = 32, out = 2, act = "none" },         # layers: docs/operations.md, Layers
 ]
+personal = 0                    # how many of the last layers every device has to itself, trained there and never sent
 
 # [schema]                      # what the model takes in, where devices make their rows out of sensor readings;
 # rate = 0.1                    # samples a second of every channel

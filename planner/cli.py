@@ -79,8 +79,9 @@ def plan(
     as_json: bool,
 ) -> None:
     """Reckon bytes, airtime, energy, time, flash wear and privacy risk of a fleet, and recommend how to run it."""
+    layers, personal = model_of(model)
     wishes = Wishes(
-        layers=layers_of(model),
+        layers=layers,
         profile=catalog.load(profile),
         devices=devices,
         survivors=min(survivors or devices, devices, LARGEST_SURVIVOR_SET),
@@ -89,6 +90,7 @@ def plan(
         downtime=downtime,
         risk=risk,
         epoch_rounds=epoch_rounds,
+        personal=personal,
     )
     proposal = propose(wishes, TARGETS[target])
     if plot is not None:
@@ -101,27 +103,28 @@ def plan(
             click.echo(f"picture: {plot}")
 
 
-def layers_of(model: str) -> tuple[Layer, ...]:
-    """The layer list, from widths, a number of parameters, or the path of a signed model document.
+def model_of(model: str) -> tuple[tuple[Layer, ...], int]:
+    """The layer list, from widths, a number of parameters, or a signed model document's path; how many are personal.
 
     Raises:
         ConfigurationError: it is none of these, or too large to plan for.
     """
     layers: tuple[Layer, ...]
+    personal = 0
     if re.fullmatch(r"[1-9][0-9]{0,9}(-[1-9][0-9]{0,9})+", model):
         layers = tuple(Dense(inputs, outputs, "relu") for inputs, outputs in pairwise(map(int, model.split("-"))))
     elif re.fullmatch(r"[1-9][0-9]{0,9}", model):
         # Any layer with so many parameters: only their number counts.
         layers = (Dense(int(model) - 1, 1, "relu"),)
     else:
-        layers = _layers_of_document(Path(model))
+        layers, personal = _model_of_document(Path(model))
     parameters = parameter_count(layers)
     if parameters > _LARGEST_MODEL:
         raise ConfigurationError(f"the model has {parameters:,} parameters; at most {_LARGEST_MODEL:,} can be planned")
-    return layers
+    return layers, personal
 
 
-def _layers_of_document(path: Path) -> tuple[Layer, ...]:
+def _model_of_document(path: Path) -> tuple[tuple[Layer, ...], int]:
     try:
         spec = read(Frame.from_bytes(path.read_bytes()), ModelSpec)
     except OSError as error:
@@ -131,7 +134,7 @@ def _layers_of_document(path: Path) -> tuple[Layer, ...]:
         ) from None
     except MalformedError as error:
         raise ConfigurationError(f"{path} is no model document: {error}") from None
-    return spec.layers
+    return spec.layers, spec.personal
 
 
 def _show(proposal: Proposal) -> None:
@@ -165,7 +168,7 @@ def as_table(proposal: Proposal) -> dict[str, Any]:
     return {
         "profile": wishes.profile.name,
         "guessed": guessed,
-        "parameters": parameter_count(wishes.layers),
+        "parameters": wishes.parameters,
         "devices": wishes.devices,
         "survivors": wishes.survivors,
         "training": asdict(wishes.training),

@@ -113,6 +113,7 @@ class Messages:
         device: the roster index of the device looked at.
         chunk: bytes of a slice of its upload.
         profile: name of its firmware profile.
+        personal: how many of the last layers each device has to itself.
     """
 
     layers: tuple[Layer, ...]
@@ -125,11 +126,12 @@ class Messages:
     device: int
     chunk: int
     profile: str
+    personal: int = 0
 
     @property
     def parameters(self) -> int:
-        """d."""
-        return parameter_count(self.layers)
+        """d, of the shared layers."""
+        return parameter_count(self.layers[: len(self.layers) - self.personal])
 
     @property
     def epoch(self) -> int:
@@ -375,7 +377,7 @@ class Messages:
             "committee": CommitteeDocument(fleet, NOW, 1, 1, (coordinator, *certs), b""),
             "roster": Roster(fleet, NOW, 1, 1, lines, (self.profile,), b""),
             "policy": _policy(fleet, self.committee, self.epoch_rounds),
-            "model": ModelSpec(fleet, NOW, 1, 1, "model", self.layers, _filler(32), _filler(32)),
+            "model": ModelSpec(fleet, NOW, 1, 1, "model", self.layers, _filler(32), _filler(32), self.personal),
             "profile": Profiles(fleet, NOW, 1, 1, (firmware,)),
         }
         return {name: Frame(table.KIND, table.to_body()).to_bytes() for name, table in tables.items()}

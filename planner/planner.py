@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from firmware_profiles.catalog import FirmwareProfile
 from hushfleet.errors import ConfigurationError
-from hushfleet.wire.layers import Layer
+from hushfleet.wire.layers import Layer, parameter_count
 from planner.choices import Choice, committees, encodings, is_setting, more_rounds, windows
 from planner.costs import Cost, Training, cost
 from planner.messages import Committee, Encoding, Messages
@@ -47,6 +47,7 @@ class Wishes:
         downtime: share of the time for which a committee member is away.
         risk: largest probability that is accepted of a committee with too many of them.
         epoch_rounds: rounds of one committee's keys.
+        personal: how many of the last layers each device has to itself: they are trained and not sent.
     """
 
     layers: tuple[Layer, ...]
@@ -58,6 +59,12 @@ class Wishes:
     downtime: float
     risk: float
     epoch_rounds: int
+    personal: int = 0
+
+    @property
+    def parameters(self) -> int:
+        """d, of the shared layers."""
+        return parameter_count(self.layers[: len(self.layers) - self.personal])
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +170,7 @@ def _with_each_window(wishes: Wishes, encoding: Encoding, committee: Committee) 
         device=max(1, wishes.devices // 2),
         chunk=wishes.profile.link.chunk,
         profile=wishes.profile.name,
+        personal=wishes.personal,
     )
     roles = (Traffic(messages, member=False), Traffic(messages, member=True))
     for window in windows(wishes.profile.link.window):

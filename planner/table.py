@@ -3,7 +3,6 @@
 from rich.console import Console
 from rich.table import Table
 
-from hushfleet.wire.layers import parameter_count
 from planner.planner import Option, Proposal
 
 WIDE = 165
@@ -17,9 +16,8 @@ def show(proposal: Proposal, console: Console | None = None) -> None:
     """Print what is recommended, what it costs, and why the others lose."""
     console = console or Console()
     wishes = proposal.wishes
-    parameters = parameter_count(wishes.layers)
     console.print(
-        f"\n[bold]{parameters:,} parameters, {wishes.devices:,} devices of class {wishes.profile.name}, "
+        f"\n[bold]{wishes.parameters:,} parameters, {wishes.devices:,} devices of class {wishes.profile.name}, "
         f"{wishes.survivors:,} uploads in a sum, {wishes.training.rounds:,} rounds of plain averaging[/bold]\n"
     )
     console.print(_recommendation(proposal))

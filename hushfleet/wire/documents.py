@@ -27,7 +27,7 @@ from hushfleet.wire.framing import (
     entries,
     indices,
 )
-from hushfleet.wire.layers import ANY_LAYER, Layer, check_layers, parameter_count
+from hushfleet.wire.layers import ANY_LAYER, Layer, check_layers, check_personal, parameter_count
 
 PROTOCOL = 1
 PARTICIPANT, MEMBER, COORDINATOR = 1, 2, 4
@@ -334,13 +334,18 @@ class Profiles(Document):
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec(Document):
-    """The layer list and the seed and hash of version 0, which everyone computes."""
+    """The layer list and the seed and hash of version 0, which everyone computes.
+
+    Attributes:
+        personal: how many of the last layers each device has to itself: they are part of no version and no message.
+    """
 
     KIND: ClassVar[str] = "model"
     name: Str
     layers: Annotated[tuple[Layer, ...], Array(ANY_LAYER)]
     init: B32
     zero: B32
+    personal: U16 = 0
 
     def check(self) -> None:
         Document.check(self)
@@ -348,7 +353,14 @@ class ModelSpec(Document):
             check_layers(self.layers)
         except MalformedError as error:
             raise MalformedError(f"model: {error}") from None
+        if self.personal:
+            check_personal(self.layers, self.personal)
+
+    @property
+    def shared(self) -> tuple[Layer, ...]:
+        """The layers that everyone has alike."""
+        return self.layers[: len(self.layers) - self.personal]
 
     def parameters(self) -> int:
-        """Length d of the flat vector."""
-        return parameter_count(self.layers)
+        """Length d of the flat vector, which holds the shared layers alone."""
+        return parameter_count(self.shared)

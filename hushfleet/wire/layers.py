@@ -362,5 +362,15 @@ def check_layers(layers: Sequence[Layer]) -> None:
         raise MalformedError(f"the layer list has {count} parameters: at most {LARGEST_PARAMETER_COUNT} fit a plan")
 
 
+def check_personal(layers: Sequence[Layer], personal: int) -> None:
+    """Raise MalformedError unless the last `personal` layers of a model can be each device's own; at least 1."""
+    if personal >= len(layers):
+        raise MalformedError(f"{personal} of {len(layers)} layers are personal: at least the first one is shared")
+    shared = len(layers) - personal
+    for which, part in (("shared", layers[:shared]), ("personal", layers[shared:])):
+        if not parameter_count(part):
+            raise MalformedError(f"the {which} layers have no parameters: move the border, personal = {personal}")
+
+
 def _shown(values: int, sequence: tuple[int, int] | None) -> str:
     return f"{sequence[0]} steps of {sequence[1]} channels" if sequence else f"{values} numbers"

@@ -53,6 +53,7 @@ name = "small"
 [model]
 name = "small"
 layers = [LAYERS]
+personal = PERSONAL
 
 [policy]
 """
@@ -145,6 +146,7 @@ class Fleet:
         f'{{ in = {INPUTS}, out = {HIDDEN}, act = "relu" }}',
         f'{{ in = {HIDDEN}, out = {CLASSES}, act = "none" }}',
     )
+    personal = 0
     head = "softmax"
     schema = ""
     profile = _PROFILE
@@ -180,7 +182,8 @@ class Fleet:
         for name in ("configuration", "rows"):
             (self.directory / name).mkdir(parents=True)
         rules, profile = self.configuration("fleet"), self.configuration("profile")
-        rules.write_text(_RULES.replace("LAYERS", ", ".join(self.layers)) + _toml({**_POLICY, **policy}) + self.schema)
+        model = _RULES.replace("LAYERS", ", ".join(self.layers)).replace("PERSONAL", str(self.personal))
+        rules.write_text(model + _toml({**_POLICY, **policy}) + self.schema)
         profile.write_text(self.profile)
         desk = Desk.create(self.owner, hosts=[HOST], port=self.port, settings=rules, draw=random, now=now)
         desk.add(self.members, PARTICIPANT | MEMBER, str(profile), draw=random, now=now)

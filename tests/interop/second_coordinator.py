@@ -14,7 +14,7 @@ import numpy as np
 from nacl import bindings as sodium
 from second_committee import LARGEST_KEY, mask_sum
 from second_documents import PARTICIPANT, Documents, roster_rows
-from second_layers import version_zero
+from second_layers import shared, version_zero
 from second_link import Bundle, Event, Journal, Link, Post
 from second_sums import (
     Floats,
@@ -125,7 +125,7 @@ class SecondCoordinator:
         model = self.documents.named["model"].fields
         self.version = 0
         self._before: dict[int, Floats] = {}
-        self.flat: Floats = version_zero(model["layers"], model["init"])
+        self.flat: Floats = version_zero(shared(model), model["init"])
         require(model_hash(self.flat) == model["zero"], "version 0 has another hash than the model spec says")
         base = prefix(self._fleet)
         self._link = Link(self.bundle, port, [f"{base}/up/{shard}/#" for shard in range(self._policy["shards"])])

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from second_committee import LARGEST_SET, SecondMember, check_blame, check_transcript, members_of
 from second_documents import MEMBER, PARTICIPANT, Documents
-from second_layers import version_zero
+from second_layers import shared, version_zero
 from second_link import Bundle, Event, Journal, Link, Post
 from second_sums import (
     Contribution,
@@ -196,7 +196,7 @@ class SecondDevice:
         """Replay the deltas of results, one version after the other."""
         model = self._documents.named["model"].fields
         if self.state is None:
-            flat = version_zero(model["layers"], model["init"])
+            flat = version_zero(shared(model), model["init"])
             require(model_hash(flat) == model["zero"], "version 0 has another hash than the model spec says")
             self.state, self.coords = flat, len(flat)
             self._say({"event": "version", "version": 0, "hash": model_hash(flat).hex()})

@@ -86,6 +86,17 @@ def check(layers: list[Fields]) -> None:
     require(sum(count for layer in layers for count, _, _ in blocks(layer)) < 2**32, "too many parameters")
 
 
+def shared(model: Fields) -> list[Fields]:
+    """The layers of a model spec that everyone has alike; the others are each device's own."""
+    layers: list[Fields] = model["layers"]
+    check(layers)
+    border = len(layers) - model["personal"]
+    require(border > 0, "no layer is shared")
+    for part in (layers[:border], layers[border:]):
+        require(not part or any(count for layer in part for count, _, _ in blocks(layer)), "layers without parameters")
+    return layers[:border]
+
+
 def version_zero(layers: list[Fields], seed: bytes) -> Floats:
     """The flat vector that training begins from."""
     check(layers)

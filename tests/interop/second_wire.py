@@ -43,7 +43,7 @@ DOCUMENTS = {
         "models [b32] · noise_floor f · noiseless_statistics u8 · recoveries u8 · rollback_versions u16 · shards u16 · "
         "smallest_group u32 · smallest_survivor_set u32 · tiny_fleet u8 · uploads_per_base u16"
     ),
-    "model": "name s · layers [{layer}] · init b32 · zero b32",
+    "model": "name s · layers [{layer}] · init b32 · zero b32 · personal u16",
     "profile": "profiles [{firmware}]",
     "schema": (
         "model b32 · channels [{channel}] · rate f · samples u32 · step u32 · missing f · mask u8 · task s · "

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from second_layers import check, version_zero
+from second_layers import shared, version_zero
+from second_sums import model_hash
 from second_wire import Fields, Refused, unpack
 
 VECTORS = Path(__file__).parent.parent / "vectors"
@@ -15,11 +16,11 @@ def vectors(name: str) -> Any:
     return json.loads((VECTORS / f"{name}.json").read_text())
 
 
-def model(body: str) -> list[Fields]:
-    """The layer list of a model's body, in its ranges."""
-    layers: list[Fields] = unpack("model", bytes.fromhex(body))["layers"]
-    check(layers)
-    return layers
+def model(body: str) -> Fields:
+    """A model's body, in its ranges."""
+    fields = unpack("model", bytes.fromhex(body))
+    shared(fields)
+    return fields
 
 
 @pytest.mark.parametrize("one", vectors("hashes")["version_0"], ids=lambda one: one["name"])
@@ -31,7 +32,11 @@ def test_version_0_of_every_golden_model(one: dict[str, Any]) -> None:
 def test_every_golden_model_is_read() -> None:
     golden = [one for one in vectors("documents")["frames"] if one["type"] == "model"]
     assert len(golden) > 1
-    assert [model(one["body"]) for one in golden] == [one["fields"]["layers"] for one in golden]
+    for one in golden:
+        fields = model(one["body"])
+        assert fields["layers"] == one["fields"]["layers"]
+        assert model_hash(version_zero(shared(fields), fields["init"])) == fields["zero"]
+    assert any(one["fields"]["personal"] for one in golden)
 
 
 @pytest.mark.parametrize(

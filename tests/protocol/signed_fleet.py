@@ -126,7 +126,13 @@ class FleetKeys:
 
 
 def make_fleet(
-    participants: int, members: int, seed: object = 0, layers: tuple[Layer, ...] = LAYERS, both: int = 0, **policy: Any
+    participants: int,
+    members: int,
+    seed: object = 0,
+    layers: tuple[Layer, ...] = LAYERS,
+    both: int = 0,
+    personal: int = 0,
+    **policy: Any,
 ) -> FleetKeys:
     """Devices 1 … `members` are members, the next `participants` are participants, the first `both` members as well."""
     draw = seeded(("fleet", seed))
@@ -143,7 +149,7 @@ def make_fleet(
         for index, role in roles.items()
     }
     certs = [credential.cert for credential in credentials.values()]
-    model = owner.model_spec("tiny", layers, draw(32), version=1, issued=START)
+    model = owner.model_spec("tiny", layers, draw(32), version=1, issued=START, personal=personal)
     documents = {
         "committee": owner.committee_document(certs, version=1, issued=START),
         "roster": owner.roster(certs, version=1, issued=START),

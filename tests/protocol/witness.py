@@ -68,7 +68,7 @@ class Witness:
         self.excused = float("-inf")
         self.frozen: dict[int, set[int]] = {}
         model = read(world.keys.documents["model"], ModelSpec)
-        self._flat, self._version = initial_flat(model.layers, model.init), 0
+        self._flat, self._version = initial_flat(model.shared, model.init), 0
         self.versions: dict[int, bytes] = {0: model_hash(self._flat)}
         self.left: set[tuple[int, bytes]] = set()
         self._flats, self._highest = {0: self._flat}, 0

@@ -201,6 +201,11 @@ def documents() -> Documents:
         models={
             name: owner.model_spec(name, layers, bytes(range(32)), version=3, issued=ISSUED + 7)
             for name, layers in ALONG_TIME.items()
+        }
+        | {
+            "a personal layer": owner.model_spec(
+                "personal", LAYERS, bytes(range(32)), version=3, issued=ISSUED + 7, personal=1
+            )
         },
     )
 

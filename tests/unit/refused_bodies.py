@@ -192,6 +192,7 @@ def _wrong_documents() -> Iterator[tuple[str, str, bytes]]:
     roster = msgpack.unpackb(golden_bodies()["roster"])
     lines = [roster["devices"][at : at + 46] for at in range(0, len(roster["devices"]), 46)]
     layer = {"act": "none", "in": 2, "kind": "dense", "out": 2}
+    mean = {"channels": 1, "kind": "global_average", "length": 2}
     firmware = msgpack.unpackb(golden_bodies()["profile"])["profiles"][0]
     channel = msgpack.unpackb(golden_bodies()["schema"])["channels"][0]
     cases: list[tuple[str, str, Fields]] = [
@@ -250,6 +251,10 @@ def _wrong_documents() -> Iterator[tuple[str, str, bytes]]:
         ("model", "an unknown activation", {"layers": [layer | {"act": "gelu"}]}),
         ("model", "a layer without outputs", {"layers": [layer | {"out": 0}]}),
         *(("model", why, {"layers": layers}) for why, layers in _wrong_layers(layer)),
+        ("model", "every layer personal", {"personal": 2}),
+        ("model", "more layers personal than there are", {"personal": 3}),
+        ("model", "personal layers without parameters", {"layers": [layer, mean], "personal": 1}),
+        ("model", "shared layers without parameters", {"layers": [mean | {"channels": 2}, layer], "personal": 1}),
         ("profile", "names that descend", {"profiles": [firmware, firmware | {"name": "a"}]}),
         ("profile", "a name twice", {"profiles": [firmware, firmware]}),
         ("profile", "a chunk below 256", {"profiles": [firmware | {"chunk": 255}]}),

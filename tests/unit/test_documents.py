@@ -82,7 +82,10 @@ def test_profiles_tell_one_by_its_name() -> None:
 
 def test_a_model_has_so_many_parameters() -> None:
     layers = (Dense(5, 7, "relu"), Dense(7, 3, "none"))
-    assert ModelSpec(FLEET, ISSUED, 1, 1, "small", layers, bytes(32), bytes(32)).parameters() == 6 * 7 + 8 * 3
+    spec = ModelSpec(FLEET, ISSUED, 1, 1, "small", layers, bytes(32), bytes(32))
+    assert (spec.shared, spec.parameters()) == (layers, 6 * 7 + 8 * 3)
+    headed = replace(spec, personal=1)
+    assert (headed.shared, headed.parameters()) == (layers[:1], 6 * 7)
 
 
 def test_a_layer_has_one_of_four_activations() -> None:

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from coordinator.export import Exported, FinishedModel, export
 from coordinator.rows import Rows, read_rows
 from hushfleet.errors import ConfigurationError
 from hushfleet.graphs.runtime import SealedFile, Session, find_runtime
-from hushfleet.learning.layers import Head, initial_flat
+from hushfleet.learning.layers import Head, initial_flat, parameter_count
 from hushfleet.learning.local import train
 from hushfleet.wire.layers import (
     AvgPool,
@@ -65,6 +66,18 @@ def model_of(layers: Sequence[Layer], head: Head = "softmax") -> FinishedModel:
 
 def x_of(layers: Sequence[Layer], count: int = 40) -> npt.NDArray[np.float32]:
     return np.random.default_rng(2).normal(size=(count, layers[0].inputs)).astype(np.float32)
+
+
+def test_of_a_model_whose_last_layers_are_each_devices_own_the_shared_ones_are_written(tmp_path: Path) -> None:
+    whole = model_of(MODELS["dense"])
+    shared = replace(whole, layers=whole.layers[:-1], flat=whole.flat[: parameter_count(whole.layers[:-1])], personal=1)
+    made = {one.name: one for one in export(shared, None, tmp_path)}
+    read = np.load(tmp_path / "model.npz")
+    np.testing.assert_array_equal(np.concatenate([read[name].ravel() for name in read]), shared.flat)
+    for name in ("model.tflite", "model-int8.tflite", "model.onnx"):
+        assert "the last layers are each device's own and are not here" in made[name].trouble
+        assert not (tmp_path / name).exists()
+    assert json.loads((tmp_path / "model.json").read_text())["personal"] == 1
 
 
 @pytest.mark.parametrize("head", ["softmax", "mean_squared"])

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from fleet_tools import Empty, Seeded
 from hypothesis import given, settings
@@ -190,6 +191,11 @@ def test_version_0_is_what_the_seed_makes() -> None:
     owner, layers = Owner.create(Seeded()), RULES.model.layer_list()
     spec = ModelSpec.from_body(owner.model_spec("m", layers, bytes(32), version=1, issued=NOW).body)
     assert spec.zero == model_hash(initial_flat(layers, bytes(32)))
+    frame = owner.model_spec("m", layers, bytes(32), version=1, issued=NOW, personal=1)
+    # What is shared begins as it would without layers of one's own.
+    shared = initial_flat(layers[:-1], bytes(32))
+    assert ModelSpec.from_body(frame.body).zero == model_hash(shared)
+    np.testing.assert_array_equal(shared, initial_flat(layers, bytes(32))[: len(shared)])
     with pytest.raises(ConfigurationError, match="layer 1 gives 4 numbers but layer 2 takes 3"):
         owner.model_spec("m", layers[:1] * 2, bytes(32), version=1, issued=NOW)
 

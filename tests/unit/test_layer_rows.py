@@ -82,3 +82,23 @@ def test_a_layer_takes_what_the_one_before_gives(tmp_path: Path) -> None:
 def test_mistakes_are_named(tmp_path: Path, rows: tuple[str, ...], said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         layers_of(tmp_path, *rows)
+
+
+@pytest.mark.parametrize(
+    ("personal", "why"),
+    [(2, "2 of 2 layers are personal: at least the first one is shared"), (3, "3 of 2 layers are personal")],
+)
+def test_not_every_layer_can_be_each_devices_own(tmp_path: Path, personal: int, why: str) -> None:
+    file = tmp_path / "fleet.toml"
+    rows = '{ in = 3, out = 8, act = "relu" }, { in = 8, out = 2, act = "none" }'
+    file.write_text(f'[fleet]\nname = "a"\n[model]\nname = "m"\nlayers = [{rows}]\npersonal = {personal}\n')
+    with pytest.raises(ConfigurationError, match=why):
+        load(file, FleetSettings)
+
+
+def test_layers_without_parameters_are_no_part_of_a_model_by_themselves(tmp_path: Path) -> None:
+    file = tmp_path / "fleet.toml"
+    rows = '{ kind = "avgpool", length = 8, channels = 2, size = 2 }, { in = 8, out = 2, act = "none" }'
+    file.write_text(f'[fleet]\nname = "a"\n[model]\nname = "m"\nlayers = [{rows}]\npersonal = 1\n')
+    with pytest.raises(ConfigurationError, match="the shared layers have no parameters: move the border, personal = 1"):
+        load(file, FleetSettings)

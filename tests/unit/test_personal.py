@@ -196,6 +196,7 @@ class Desk:
     def __init__(self, directory: Path, data: LocalData, *, tunes: bool = True) -> None:
         source = Given(data)
         source.may.set()
+        directory.mkdir(exist_ok=True)
         store = ReadingStore(directory / "readings.db", SensorSettings().keep)
         settings = DecisionSettings(LocalBroker(HOST, free_port()))
         self.bench = WorkBench(source, "numpy")
@@ -203,22 +204,23 @@ class Desk:
         self.decisions = Decisions(settings, Sensors(SensorSettings(), store), "pump", "pump", Journal("json"))
         self.scoring.decisions = self.decisions
 
-    def score(self, version: int, flat: NDArray[np.float32], plan: Plan | None = PLAN) -> Model:
+    def score(
+        self, version: int, flat: NDArray[np.float32], plan: Plan | None = PLAN, *, fitted: bool = True
+    ) -> Model | None:
         """What is at work after a version was scored, and perhaps trained on."""
-        self.scoring.start(Score(version, flat, plan), SPEC, SCHEMA)
+        self.scoring.start(Score(version, flat, fitted, plan), SPEC, SCHEMA)
         for _ in range(PARTS + 3):
             done = threading.Event()
             self.bench.score([], SPEC, SCHEMA, lambda *_, done=done: done.set())
             assert done.wait(DEADLINE)
-        found = self.decisions.at_work()
-        assert found is not None
-        return found
+        return self.decisions.at_work()
 
 
 def test_the_own_version_is_at_work_and_the_fleets_is_as_it_was(tmp_path: Path) -> None:
     desk, flat = Desk(tmp_path, own(turned=True)), fleets()
     name = model_hash(flat)
     at_work = desk.score(4, flat)
+    assert at_work
     assert (at_work.version, at_work.personalised) == (4, True)
     assert model_hash(flat) == name != model_hash(at_work.flat)
     told: Any = desk.scoring.view()["personal"]
@@ -227,6 +229,7 @@ def test_the_own_version_is_at_work_and_the_fleets_is_as_it_was(tmp_path: Path) 
     assert desk.decisions.view()["personalised"]
     # The next version is trained on from the fleet's, and takes the own one's place.
     at_work = desk.score(5, flat)
+    assert at_work
     assert (at_work.version, at_work.personalised) == (5, True)
     np.testing.assert_array_equal(at_work.flat, tuned_on(own(turned=True), flat).flat)
 
@@ -235,6 +238,7 @@ def test_the_own_version_is_at_work_and_the_fleets_is_as_it_was(tmp_path: Path) 
 def test_the_fleets_version_is_at_work_otherwise(tmp_path: Path, turned: bool, tunes: bool, plan: Plan | None) -> None:
     desk, flat = Desk(tmp_path, own(turned=turned), tunes=tunes), fleets()
     at_work = desk.score(4, flat, plan)
+    assert at_work
     assert (at_work.version, at_work.personalised) == (4, False)
     np.testing.assert_array_equal(at_work.flat, flat)
 
@@ -242,7 +246,19 @@ def test_the_fleets_version_is_at_work_otherwise(tmp_path: Path, turned: bool, t
 def test_a_version_that_was_left_is_not_put_to_work_by_the_failure_to_improve_it(tmp_path: Path) -> None:
     desk = Desk(tmp_path, own(turned=False, kept=15))
     good = desk.score(4, fleets())
+    assert good
     assert desk.score(5, np.zeros_like(good.flat)) is good
+
+
+def test_layers_that_nobody_has_trained_answer_nothing(tmp_path: Path) -> None:
+    """A newcomer's own layers are those of version 0, until they are trained here: in a round, or for itself."""
+    alike = Desk(tmp_path / "alike", own(turned=False))
+    assert alike.score(4, fleets(), fitted=False) is None
+    assert alike.score(5, fleets(), plan=None, fitted=False) is None
+    unlike = Desk(tmp_path / "unlike", own(turned=True))
+    at_work = unlike.score(4, fleets(), fitted=False)
+    assert at_work
+    assert at_work.personalised
 
 
 GATEWAY = catalog.load("gateway-nb-iot")

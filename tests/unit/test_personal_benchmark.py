@@ -22,5 +22,5 @@ def test_one_person_is_judged(tmp_path: Path) -> None:
     command = [sys.executable, str(BENCHMARK), "--case", "watch, new", "--devices", "1", "--json", str(path)]
     subprocess.run(command, check=True, timeout=100, stdout=subprocess.PIPE)
     (means,) = json.loads(path.read_text()).values()
-    assert set(means) == {"federated", "alone", "tuned", "guarded", "used"}
+    assert set(means) == {"federated", "alone", "tuned", "guarded", "used", "head", "head_guarded"}
     assert means["guarded"] == means["tuned" if means["used"] else "federated"] > means["alone"]

@@ -17,7 +17,7 @@ from fleet.desk import Desk
 from hushfleet.errors import ConfigurationError
 from hushfleet.wire.layers import Dense, parameter_count
 from planner import choices
-from planner.cli import layers_of, plan
+from planner.cli import model_of, plan
 from planner.costs import Training
 from planner.planner import TARGETS, Proposal, Wishes, propose
 
@@ -177,13 +177,19 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_model_is_widths_a_number_or_the_owners_signed_document(tmp_path: Path) -> None:
-    assert layers_of("64-32-8") == (Dense(64, 32, "relu"), Dense(32, 8, "relu"))
-    (layer,) = layers_of("100000")
+    assert model_of("64-32-8") == ((Dense(64, 32, "relu"), Dense(32, 8, "relu")), 0)
+    (layer,), _ = model_of("100000")
     assert parameter_count([layer]) == 100_000
     now = int(time.time())
     desk = Desk.create(tmp_path / "fleet", hosts=["localhost"], port=8883, settings=None, draw=random, now=now)
     desk.add(["a", "b", "c", "d", "e"], 3, "gateway-wifi", draw=random, now=now)
     desk.sign(draw=random, now=now)
-    assert layers_of(str(tmp_path / "fleet" / "documents" / "model")) == (Dense(16, 32, "relu"), Dense(32, 2))
+    assert model_of(str(tmp_path / "fleet" / "documents" / "model")) == ((Dense(16, 32, "relu"), Dense(32, 2)), 0)
+    toml = tmp_path / "fleet" / "fleet.toml"
+    toml.write_text(toml.read_text().replace("personal = 0", "personal = 1"))
+    desk.sign(draw=random, now=now)
+    assert model_of(str(tmp_path / "fleet" / "documents" / "model")) == ((Dense(16, 32, "relu"), Dense(32, 2)), 1)
+    planned = json.loads(asked("--json", "--model", str(tmp_path / "fleet" / "documents" / "model")).output)
+    assert planned["parameters"] == 17 * 32
     with pytest.raises(ConfigurationError, match=r"roster is no model document"):
-        layers_of(str(tmp_path / "fleet" / "documents" / "roster"))
+        model_of(str(tmp_path / "fleet" / "documents" / "roster"))
