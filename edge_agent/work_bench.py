@@ -111,11 +111,12 @@ class WorkBench:
     ) -> "NDArray[np.float64]":
         """How a model does on the rows kept aside, as `hushfleet.judgement.judge` tells it."""
         from hushfleet.judgement import judge
-        from hushfleet.learning.layers import rows_at_once
+        from hushfleet.learning.layers import check_labels, rows_at_once
 
         rows = data.evaluation
         if not len(rows):
             return judge(schema, ())
+        check_labels(rows.y, len(rows), model.layers[-1].outputs, data.head)
         trainer = self.trainer(model, data.head)
         at_once = rows_at_once(model.layers)
         parts = (slice(begin, begin + at_once) for begin in range(0, len(rows), at_once))

@@ -82,9 +82,7 @@ def _federate(console: Console, directory: Path, example: Example, rounds: int) 
     with View(console, rounds, words.score) as view:
         federation = example.federation(directory, rounds, view.show)
         with federation.local:
-            federation.prepare(
-                lambda step: console.print(f"· {step}", highlight=False, markup=False, soft_wrap=True)
-            )
+            federation.prepare(lambda step: console.print(f"· {step}", highlight=False, markup=False, soft_wrap=True))
             console.print(f"· broker, coordinator and {words.agents} start, each a process of its own", highlight=False)
             federation.run()
     return federation

@@ -20,7 +20,7 @@ from edge_agent.sources.rows import MEMORY, Head, Judge, LocalData, Rows, rows_i
 from hushfleet.configuration import Range, did_you_mean
 from hushfleet.errors import ConfigurationError
 from hushfleet.wire.documents import ModelSpec
-from hushfleet.wire.schema import Schema
+from hushfleet.wire.schema import CLASSES, Schema
 
 if TYPE_CHECKING:
     import numpy as np
@@ -157,8 +157,19 @@ class CsvRows:
         return self.source.read(model.layers[0].inputs, model.layers[-1].outputs if self.head == "softmax" else None)
 
     def describe(self, schema: Schema, judge: Judge) -> "NDArray[np.float64]":
-        """See `Source`; a file of finished rows has no channels."""
-        raise ConfigurationError("statistics follow the channels of the schema, which only [sensors] have")
+        """See `Source`; finished rows tell nothing of channels, but how the model does on those kept aside."""
+        import numpy as np
+
+        from hushfleet.statistics import describe
+
+        if (self.head == "softmax") != (schema.task == CLASSES):
+            right = "softmax" if schema.task == CLASSES else "mean_squared"
+            raise ConfigurationError(f'the fleet\'s schema is of the task {schema.task}: set head = "{right}"')
+        data = self.source.read(schema.inputs(), schema.outputs() if self.head == "softmax" else None)
+        targets = np.concatenate((data.training.y, data.evaluation.y))
+        labels = targets if schema.task == CLASSES else np.zeros(0, np.int64)
+        silent = len(schema.channels)
+        return describe(schema, len(targets), labels, [np.zeros(0)] * silent, [1.0] * silent, judge(data))
 
 
 @contextmanager

@@ -4,18 +4,25 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from described_statistics import schema_of
+from golden_fleet import documents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import edge_agent.sources.csv as csv_source
 from edge_agent.sources.csv import CsvRows, CsvSource
+from edge_agent.work_bench import WorkBench
 from hushfleet.errors import ConfigurationError
+from hushfleet.statistics import Numbers
+from hushfleet.wire.documents import ModelSpec
+from hushfleet.wire.framing import read
+from hushfleet.wire.layers import Dense
 
 Write = Callable[[str | bytes], Path]
 
@@ -217,7 +224,19 @@ def test_reading_the_source_module_needs_no_numpy() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_a_file_of_rows_has_no_channels_to_describe(tmp_path: Path) -> None:
-    source = CsvRows(CsvSource(tmp_path / "rows.csv", "label"), "softmax")
-    with pytest.raises(ConfigurationError, match=r"only \[sensors\] have"):
-        source.describe(schema_of(1, 2), lambda _: np.zeros(0))
+def test_a_file_of_rows_tells_nothing_of_channels_but_its_classes_and_how_the_model_does(write: Write) -> None:
+    schema = schema_of(1, 2)
+    source = CsvRows(CsvSource(write("a,b,label\n" + "0,1,0\n2,0,1\n" * 6), "label", holdout=0.5), "softmax")
+    spec = replace(read(documents().documents["model"], ModelSpec), layers=(Dense(2, 2, "none"),))
+    flat = np.array([0, 1, 0, 0, 0, 0], np.float32)
+    bench = WorkBench(source, "numpy")
+    numbers = Numbers.split(schema, source.describe(schema, lambda data: bench.judge(flat, spec, schema, data)))
+    assert (numbers.rows.tolist(), numbers.shares.tolist()) == ([0, 1, 0, 0, 0], [0.5, 0.5])
+    assert numbers.channels.tolist() == [[0, 1, *[0] * 19]]
+    assert numbers.judged.f1() == [1.0, 1.0]
+    with pytest.raises(ConfigurationError, match='task forecast: set head = "mean_squared"'):
+        source.describe(schema_of(1, 0), lambda _: np.zeros(0))
+    number = CsvRows(source.source, "mean_squared")
+    with pytest.raises(ConfigurationError, match="the targets are"):
+        anomaly = schema_of(1, 0, "anomaly")
+        number.describe(anomaly, lambda data: bench.judge(flat, spec, anomaly, data))
