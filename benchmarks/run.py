@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "agent_footprint": ["agent_footprint.py"],
     "decision_latency": ["decision_latency.py"],
     "trainers": ["trainers.py"],
+    "step_reckoning": ["step_reckoning.py"],
     "bytes_to_accuracy": ["bytes_to_accuracy.py", "--quick"],
     "server_optimizers": ["server_optimizers.py"],
 }

@@ -85,8 +85,8 @@ def calibrate(directory: Path, seconds: float) -> Iterator[Measurement]:
     Raises:
         ConfigurationError: the directory cannot be used.
     """
-    tried = _trainers()
-    trained: dict[str, _Trained] = {name: _trained(name, seconds / len(tried)) for name in tried}
+    tried = trainers_here()
+    trained: dict[str, TrainingCost] = {name: training_cost(name, seconds / len(tried)) for name in tried}
     names = sorted(trained, key=lambda name: trained[name].total)
     for key, scale, unit, meaning in (
         ("step", 1e6, "µs", "a training step, besides its arithmetic"),
@@ -105,7 +105,7 @@ def calibrate(directory: Path, seconds: float) -> Iterator[Measurement]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Trained:
+class TrainingCost:
     """What one trainer needs: the figures of training in seconds of CPU, and of all models that were tried together."""
 
     step: float
@@ -116,7 +116,8 @@ class _Trained:
     total: float
 
 
-def _trainers() -> list[TrainerName]:
+def trainers_here() -> list[TrainerName]:
+    """Those that work on this device."""
     try:
         make_trainer("litert", SMALL, "softmax")
     except ConfigurationError:
@@ -124,7 +125,7 @@ def _trainers() -> list[TrainerName]:
     return ["numpy", "litert"]
 
 
-def _trained(name: TrainerName, seconds: float) -> _Trained:
+def training_cost(name: TrainerName, seconds: float) -> TrainingCost:
     """Each figure from a model, or a number of rows, that differs from one before by just that."""
 
     def took(layers: Sequence[Layer], rows: int = ROWS) -> float:
@@ -143,7 +144,7 @@ def _trained(name: TrainerName, seconds: float) -> _Trained:
     sequence = max((rest(along, ALONG) - step) / (ROWS * value_count(ALONG)), _SMALLEST)
     loop = rest(recurrent, RECURRENT) - step - sequence * ROWS * value_count(RECURRENT)
     recurrence = max(loop / STEPS, _SMALLEST)
-    return _Trained(step, update, training, sequence, recurrence, small + large + tall + along + recurrent)
+    return TrainingCost(step, update, training, sequence, recurrence, small + large + tall + along + recurrent)
 
 
 def _multiplication_time(seconds: float) -> float:
