@@ -17,6 +17,8 @@ from hushfleet.journal import Journal
 
 PAUSE = 0.2
 """Seconds between two looks at the feeds, where nobody waits for what they say."""
+_SETTLING = 3.0
+"""Seconds after the start in which nothing is told yet of what hinders: connections take a moment."""
 _NO_NUMBER = "a text that the settings give no number"
 _TOO_OLD = "a time longer ago than keep says"
 
@@ -29,7 +31,7 @@ class Collector:
         sensors: which of their quantities are kept, and under which names.
         store: where; it is closed with the collector.
         journal: told what hinders it, once, and when that is over.
-        after: what else is done after each look at the feeds; it gives the seconds until the next.
+        after: what else is done after each look at the feeds; it gives the seconds until the next, and what hinders it.
         since_start: seconds by a clock that nobody sets.
 
     Attributes:
@@ -45,7 +47,7 @@ class Collector:
         sensors: SensorSettings,
         store: ReadingStore,
         journal: Journal,
-        after: Callable[[float], float] = lambda _: PAUSE,
+        after: Callable[[float], tuple[float, str | None]] = lambda _: (PAUSE, None),
         *,
         since_start: Callable[[], float] = running,
     ) -> None:
@@ -57,6 +59,7 @@ class Collector:
         self._kept: Counter[str] = Counter()
         self._newest: dict[str, float] = {}
         self.trouble: dict[str, str] = {}
+        self._settled = time.monotonic() + _SETTLING
         wanted = self._wanted(time.time())
         with ExitStack() as opened:
             self._feeds: list[Feed] = []
@@ -111,11 +114,10 @@ class Collector:
         else:
             self._tell("readings", None)
         try:
-            pause = self._after(now)
+            pause, trouble = self._after(now)
         except HushfleetError as error:
-            self._tell("decisions", str(error))
-            return PAUSE
-        self._tell("decisions", None)
+            pause, trouble = PAUSE, str(error)
+        self._tell("decisions", trouble)
         return pause
 
     def _take(self, reading: Reading) -> None:
@@ -138,7 +140,7 @@ class Collector:
         self._newest[name] = moment
 
     def _tell(self, what: str, trouble: str | None) -> None:
-        if trouble == self.trouble.get(what):
+        if trouble == self.trouble.get(what) or (trouble is not None and time.monotonic() < self._settled):
             return
         if trouble is None:
             del self.trouble[what]
@@ -151,7 +153,7 @@ class Collector:
         """For the status: what is kept, what was dropped and why, and what hinders; no values."""
         dropped = sum((feed.refused for feed in self._feeds), self._unfit.copy())
         return {
-            "kept": dict(self._kept),
+            "kept": {one.name: 0 for channels in self._channels.values() for one in channels} | self._kept,
             "newest": dict(self._newest),
             "dropped": dict(dropped),
             "trouble": dict(self.trouble),

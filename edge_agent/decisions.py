@@ -105,8 +105,15 @@ class Decisions:
         """
         self._bounds = Bounds.of(schema, version, sums, self._settings.alarm, self._settings.band)
 
-    def step(self, now: float) -> float:
-        """Score the newest window, if it is a new one; seconds until it is time to look for the next."""
+    def step(self, now: float) -> tuple[float, str | None]:
+        """Score the newest window, if it is a new one.
+
+        Returns:
+            Seconds until it is time to look for the next, and why nobody hears of it just now.
+        """
+        return self._look(now), self._link.trouble
+
+    def _look(self, now: float) -> float:
         while self._newer:
             # Put to work before it is taken away: `at_work` is never the one before it.
             self._guard.put(*self._newer[0])
@@ -149,7 +156,6 @@ class Decisions:
             "told": self._told,
             "judged": self._bounds.version if self._bounds else None,
             "back": asdict(back) if back and model and model.version < back.version else None,
-            "trouble": self._link.trouble,
         }
 
     def close(self) -> None:

@@ -78,8 +78,9 @@ def sensor_lines(status: dict[str, Any], now: float) -> Iterator[str]:
     """The lines of a status about sensors and decisions; they are a minute old at most."""
     if sensors := status["sensors"]:
         for name, kept in sorted(sensors["kept"].items()):
-            age = max(0, round(now - sensors["newest"][name]))
-            yield f"{'sensors':<12}{name}: {kept} readings, the newest {age} s ago"
+            newest = sensors["newest"].get(name)
+            age = "none since the start" if newest is None else f"the newest {max(0, round(now - newest))} s ago"
+            yield f"{'sensors':<12}{name}: {kept} readings, {age}"
         for reason, count in sorted(sensors["dropped"].items()):
             yield f"{'sensors':<12}dropped {count} times: {reason}"
         if clock := sensors["clock_set"]:
@@ -88,7 +89,7 @@ def sensor_lines(status: dict[str, Any], now: float) -> Iterator[str]:
             yield f"{'sensors':<12}{what}: {why}"
     if (decisions := status["decisions"]) and decisions["model"] is not None:
         own = ", personalised" if decisions["personalised"] else ""
-        yield f"{'decisions':<12}{decisions['told']} told, the last with model version {decisions['model']}{own}"
+        yield f"{'decisions':<12}{decisions['told']} told; model version {decisions['model']} is at work{own}"
         if judged := decisions["judged"]:
             yield f"{'decisions':<12}held against how model version {judged} does in the whole fleet"
         if back := decisions["back"]:

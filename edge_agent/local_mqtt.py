@@ -173,7 +173,7 @@ class LocalMqtt:
             self._client.publish(topic, payload, qos=1, retain=True)
 
     def _on_connect_fail(self, *_: object) -> None:
-        self._trouble = f"no broker answers at {self._place}; start it, or correct host, port and ca of this feed"
+        self._trouble = f"no broker answers at {self._place}; start it, or correct host, port and ca"
 
     def _on_disconnect(self, _: mqtt.Client, __: object, ___: object, reason: ReasonCode, ____: object) -> None:
         if self._connected.is_set():
@@ -211,7 +211,7 @@ class LocalMqtt:
 
 def _remedy(reason: ReasonCode) -> str:
     if reason.value in (_BAD_USER, _NOT_AUTHORIZED):
-        return "set user and password_file of this feed"
+        return "set user and password_file"
     if reason.value == _WRONG_VERSION:
         return "it must speak MQTT 5, as Mosquitto does since 1.6"
     return "see the broker's log"

@@ -6,8 +6,9 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from edge_agent.sources.clock import SET
+from edge_agent.sources.found import Found
 from edge_agent.sources.quality import Counts, Series, drift
-from edge_agent.sources.sensors import Found, Sensors
+from edge_agent.sources.sensors import Sensors
 from hushfleet.wire.schema import CLASSES, Channel, Schema
 
 if TYPE_CHECKING:

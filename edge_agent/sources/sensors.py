@@ -2,12 +2,12 @@
 
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from edge_agent.sources.clock import CLOCK, SET, twice
+from edge_agent.sources.found import Found
 from edge_agent.sources.labels import LABEL, LabelSettings, as_told, by_rules
 from edge_agent.sources.quality import Cleaning, Counts, Series, clean
 from edge_agent.sources.rows import MEMORY, Head, Judge, LocalData, Rows, rows_in
@@ -107,25 +107,6 @@ class SensorSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a device's readings come to.
-
-    Attributes:
-        data: the rows.
-        counts: by channel: readings, and what was left out.
-        measured: by channel: the part of its samples that were measured, over the time that is looked at.
-        refused: windows with too much imputed.
-        unlabelled: windows without a target.
-    """
-
-    data: LocalData
-    counts: Mapping[str, Counts]
-    measured: Mapping[str, float]
-    refused: int
-    unlabelled: int
-
-
-@dataclass(frozen=True, slots=True)
 class Sensors:
     """A device's readings and what the owner said of them."""
 
@@ -139,7 +120,10 @@ class Sensors:
                 "the owners have signed no schema for this model, so that no rows can be made of sensor readings; "
                 "[schema] in fleet.toml says what it takes in"
             )
-        return self.rows(schema, time.time()).data
+        found = self.rows(schema, time.time())
+        if not len(found.data.training):
+            raise ConfigurationError(f"there are no windows to train on: {found.lacks()}")
+        return found.data
 
     def rows(self, schema: Schema, now: float) -> Found:
         """The windows up to now, and their targets.

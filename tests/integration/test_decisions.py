@@ -14,6 +14,7 @@ from broker_tools import DEADLINE
 from paho.mqtt.enums import CallbackAPIVersion
 
 from broker.local import HOST, LocalBroker, free_port
+from edge_agent.collector import Collector
 from edge_agent.decisions import Decisions, DecisionSettings
 from edge_agent.hearing import sensor_lines
 from edge_agent.inference import Model
@@ -60,8 +61,8 @@ def test_no_window_is_lost_or_told_twice_while_versions_are_swapped(
         journal = Journal("json")
         decisions = Decisions(DecisionSettings(Address(HOST, port)), Sensors(settings, store), "pump", "pump", journal)
         end = time.monotonic() + DEADLINE
-        while decisions.view()["trouble"]:
-            assert time.monotonic() < end, decisions.view()
+        while trouble := decisions.step(0.0)[1]:
+            assert time.monotonic() < end, trouble
             time.sleep(0.01)
         for number in range(1, COUNT + 1):
             # The first one, one that is as good, and one whose scores are others.
@@ -87,3 +88,23 @@ def test_no_window_is_lost_or_told_twice_while_versions_are_swapped(
     (_, line) = sensor_lines({"sensors": None, "decisions": view}, 0.0)
     assert "went back from model version 121: " in line
     assert view["back"] == {"version": 121, "stays": 21, "why": back["why"]}
+
+
+def test_decisions_that_nobody_hears_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = SensorSettings((ChannelSettings("flow", "pump#flow"),))
+    store = ReadingStore(tmp_path / "readings.db", settings.keep)
+    journal, port = Journal("json"), free_port()
+    decisions = Decisions(DecisionSettings(Address(HOST, port)), Sensors(settings, store), "pump", "pump", journal)
+    collector = Collector([], settings, store, journal, decisions.step)
+    end = time.monotonic() + DEADLINE
+    while "decisions" not in collector.trouble:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    collector.close()
+    decisions.close()
+    (told,) = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert (told["event"], told["what"]) == ("sensors-hindered", "decisions")
+    assert f"no broker answers at {HOST}, port {port}; start it" in told["why"]
+    lines = list(sensor_lines({"sensors": collector.view(), "decisions": None}, 0.0))
+    assert lines[0].endswith("flow: 0 readings, none since the start")
+    assert "no broker answers" in lines[1]

@@ -54,9 +54,9 @@ def test_it_is_kept_told_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture
     store = ReadingStore(tmp_path / "readings.db", sensors.keep)
     ended, since = threading.Event(), [0.0]
 
-    def after(now: float) -> float:
+    def after(now: float) -> tuple[float, str | None]:
         ended.set()
-        return 3600.0
+        return 3600.0, None
 
     collector = Collector([], sensors, store, Journal("json"), after, since_start=lambda: since[0])
     # Its own thread has looked once; the looks that follow are ours.

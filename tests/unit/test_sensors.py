@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 import edge_agent.sources.sensors as sensors_source
 from edge_agent.sources.clock import SET
+from edge_agent.sources.found import Found
 from edge_agent.sources.labels import LabelSettings, Rule
 from edge_agent.sources.quality import Cleaning
 from edge_agent.sources.rows import LocalData
-from edge_agent.sources.sensors import ChannelSettings, Found, Sensors, SensorSettings
+from edge_agent.sources.sensors import ChannelSettings, Sensors, SensorSettings
 from edge_agent.sources.store import ReadingStore
 from edge_agent.work_bench import WorkBench
 from hushfleet.errors import ConfigurationError
@@ -197,6 +198,31 @@ def test_a_time_from_before_the_clock_was_set_makes_no_decades_of_windows(tmp_pa
     came = rows(found, schema(task="anomaly", classes=()))
     assert (len(came.data.training), came.refused) == (29, 0)
     assert came.counts["co2"].readings == 60
+
+
+def test_a_device_without_windows_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device declines its rounds with these words."""
+    monkeypatch.setattr("time.time", lambda: BEGIN + 600)
+
+    def lacks(name: str, rules: Schema, label: LabelSettings | None = None, **changed: Any) -> str:
+        (tmp_path / name).mkdir()
+        model = ModelSpec(bytes(16), 0, 1, 1, "level", (Dense(8, 1, "none"),), bytes(32), bytes(32))
+        with pytest.raises(ConfigurationError, match="there are no windows to train on: ") as told:
+            sensors(tmp_path / name, label, **changed).read(model, rules)
+        return str(told.value).partition(": ")[2]
+
+    anomaly = schema(task="anomaly", classes=())
+    wet = replace(anomaly, channels=(Channel("humidity", "%", 0.0, 100.0),))
+    assert lacks("silent", wet, channel=(ChannelSettings("humidity", "x"),)) == "no readings of 'humidity' are kept yet"
+    low = replace(CHANNELS[0], low=1e6, high=2e6)
+    assert "all 60 readings of 'co2' were left out, most as out of range" in lacks(
+        "range", replace(anomaly, channels=(low, CHANNELS[1]))
+    )
+    assert "29 windows had too much imputed (3% of the samples of 'temperature' were measured" in lacks(
+        "gaps", replace(anomaly, missing=0.0), channel=(MAPPED[0], replace(MAPPED[1], hold=20.0))
+    )
+    told = LabelSettings(address="switch#/state", values={"ON": "taken"})
+    assert lacks("labels", schema(), told) == "29 windows had no label or target"
 
 
 @pytest.mark.parametrize("task", ["classes", "forecast", "anomaly"])
