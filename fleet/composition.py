@@ -87,7 +87,7 @@ def compose(
         ConfigurationError: the rules contradict the protocol or each other, or the clock stands before the last
             signature.
     """
-    before = dict(previous or {})
+    before = {name: frame for name, frame in (previous or {}).items() if _is_readable(frame)}
     everyone, gone = tuple(certs), frozenset(revoked)
     present = [cert for cert in everyone if cert.index not in gone]
     if (candidates := _count(present, MEMBER)) > LARGEST_SIGNER_COUNT:
@@ -200,6 +200,15 @@ def _advance(make: Make, old: Frame | None, newest: int, now: int) -> Frame:
             return old
         newest = max(newest, table.version)
     return make(newest + 1, now)
+
+
+def _is_readable(frame: Frame) -> bool:
+    """Whether this software knows the form of a document; one of a form that is no more is made anew."""
+    try:
+        TABLES[frame.kind].from_body(frame.body)
+    except MalformedError:
+        return False
+    return True
 
 
 def _seed_in_force(old: Frame | None, settings: FleetSettings) -> bytes | None:

@@ -4,6 +4,7 @@ Versions never go back, steps are bounded, nothing counts that the newest manife
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from hushfleet.actions import Action, Erase, Save, Store
@@ -106,7 +107,9 @@ class Trust:
                     self.certificate, self._certificate_frame = read(frame, Certificate), frame
                 case name:
                     table = _TABLES[name.removeprefix("doc/")]
-                    self._documents[table.KIND] = (frame.hash(self.fleet), read(frame, table))
+                    # What other software kept in a form that this one does not know is fetched again, or replaced.
+                    with suppress(MalformedError):
+                        self._documents[table.KIND] = (frame.hash(self.fleet), read(frame, table))
 
     def _match(self) -> None:
         """Match the documents here with the manifest's list; what holds now is asked for with every message."""

@@ -18,6 +18,7 @@ from hushfleet.hashing import key_id
 from hushfleet.learning.layers import initial_flat
 from hushfleet.learning.server import model_hash
 from hushfleet.trust import READY, STALE, Trust
+from hushfleet.wire import canonical
 from hushfleet.wire.documents import (
     COORDINATOR,
     MEMBER,
@@ -219,6 +220,17 @@ def test_nothing_changed_gets_only_a_new_date() -> None:
     give(trust, first.frames)
     trust.offer_date(again.frames["date"].to_bytes())
     assert trust.state(NOW + 50 * DAY) == READY
+
+
+def test_a_document_of_a_form_that_is_no_more_is_made_anew_after_the_version_that_is_listed() -> None:
+    first = composed(RULES)
+    fields = canonical.decode(first.frames["model"].body)
+    del fields["personal"]
+    older = replace(first, frames=first.frames | {"model": Frame("model", canonical.encode(fields))})
+    second = composed(RULES, older, now=NOW + 5, draw=Seeded(9))
+    before, after = (read(one.frames["model"], ModelSpec) for one in (first, second))
+    assert (after.version, after.layers) == (before.version + 1, before.layers)
+    assert after.init != before.init
 
 
 STEPS: dict[str, dict[str, Any]] = {

@@ -16,6 +16,7 @@ from fleet.owner import Credentials, KeySet, Owner, unsigned
 from hushfleet.actions import Action
 from hushfleet.errors import HushfleetError, MalformedError, RefusedError
 from hushfleet.trust import READY, STALE, UPGRADE, WAITING, Trust, UpgradeNeededError
+from hushfleet.wire import canonical
 from hushfleet.wire.documents import COORDINATOR, MEMBER, PARTICIPANT, Date, Manifest, Policy, Root
 from hushfleet.wire.framing import Frame, Identity
 from hushfleet.wire.layers import Dense
@@ -117,6 +118,18 @@ def settled(version: int = 1) -> Party:
 def next_root(version: int = 2, owner: Owner = OWNER, previous: KeySet = OWNER.root, **changes: Any) -> Frame:
     arguments = {"issued": NOW + version, "not_after": NOW + YEAR} | changes
     return owner.sign_root(version=version, previous=previous, **arguments)
+
+
+def test_a_document_that_other_software_kept_in_a_form_unknown_here_is_fetched_again() -> None:
+    party = settled()
+    fields = canonical.decode(MODEL.body)
+    del fields["personal"]
+    party.records.data["trust/doc/model"] = Frame("model", canonical.encode(fields)).to_bytes()
+    party.restart()
+    assert (party.trust.model, [entry.name for entry in party.trust.missing()]) == (None, ["model"])
+    assert party.trust.state(NOW) != READY
+    party.take(MODEL)
+    assert party.trust.state(NOW) == READY
 
 
 # ---- the chain of roots
