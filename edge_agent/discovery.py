@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from edge_agent.sources.feeds import FeedSettings
 from edge_agent.sources.readings import Feed, Quantity
-from edge_agent.sources.units import canonical
+from hushfleet.units import canonical
 
 HOLD_READINGS = 3
 """A proposed channel holds a reading for as long as so many take."""

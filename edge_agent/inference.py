@@ -6,6 +6,7 @@ are announced by Home Assistant's device discovery, one retained message on
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from hushfleet.judgement import Judgement
 
 ONLINE, OFFLINE = "online", "offline"
+SILENT, SILENT_WINDOWS = 60, 3
+"""Seconds, and windows, without a score after which Home Assistant is to show none; the longer of the two."""
 WORSE = 2.0
 """A new version whose loss on the device's own rows is so many times the one before is not put to work."""
 
@@ -159,23 +162,26 @@ def discovery(schema: Schema, topics: Topics, judged: bool = False) -> bytes:
 
     With `judged` also for alarms, or for the bounds of a number.
     """
-    told: dict[str, Any] = {"value_template": "{{ value_json.value }}"}
+    # What stands there is of now, or Home Assistant shows nothing: a sensor that fell silent has no score.
+    fresh = {"expire_after": max(SILENT, math.ceil(SILENT_WINDOWS * schema.step / schema.rate))}
+    told: dict[str, Any] = {"value_template": "{{ value_json.value }}", **fresh}
     if schema.task == CLASSES:
         told |= {"name": "Class", "device_class": "enum", "options": list(schema.classes)}
     elif schema.task == FORECAST:
         channel = schema.channels[schema.target]
         told |= {"name": f"{channel.name} ahead", "unit_of_measurement": _shown(channel.unit)}
     else:
-        told["name"] = "Unlikeness" if schema.task == ANOMALY else "Value"
+        # Without a unit it takes a class of state to be drawn as a number.
+        told |= {"name": "Unlikeness" if schema.task == ANOMALY else "Value", "state_class": "measurement"}
     components = {"told": told}
     if schema.task == CLASSES:
         template = "{{ (value_json.confidence * 100) | round(1) }}"
         components["confidence"] = {"name": "Confidence", "unit_of_measurement": "%", "value_template": template}
-        components["confidence"]["entity_category"] = "diagnostic"
+        components["confidence"] |= {"entity_category": "diagnostic", **fresh}
     if judged and schema.task == ANOMALY:
         template = "{{ 'ON' if value_json.alarm else 'OFF' }}"
         components["alarm"] = {"platform": "binary_sensor", "name": "Alarm", "device_class": "problem"}
-        components["alarm"]["value_template"] = template
+        components["alarm"] |= {"value_template": template, **fresh}
     elif judged:
         for bound in ("low", "high"):
             components[bound] = told | {"name": bound.title(), "value_template": f"{{{{ value_json.{bound} }}}}"}

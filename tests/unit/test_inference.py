@@ -118,7 +118,20 @@ def test_home_assistant_learns_what_there_is(task: str) -> None:
     assert all(one.startswith("hushfleet_00ff_7_") for one in unique)
     assert components["told"].get("options") == (["cold", "hot"] if task == "classes" else None)
     assert components["told"].get("unit_of_measurement") == ("°C" if task == "forecast" else None)
+    # What has no unit is drawn as a number only with a class of state; one is not for what is yet to come.
+    drawn = "measurement" if task in ("value", "anomaly") else None
+    assert components["told"].get("state_class") == drawn
     assert TOPICS.config == "homeassistant/device/hushfleet_00ff_7/config"
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(50.0, 60), (0.1, 60), (0.01, 600)])
+def test_a_score_that_is_not_followed_by_another_expires(rate: float, seconds: int) -> None:
+    components = json.loads(discovery(schema(rate=rate, step=2, task="anomaly", classes=()), TOPICS, judged=True))[
+        "components"
+    ]
+    expiring = {key: component.get("expire_after") for key, component in components.items()}
+    always = {"model": None, "personalised": None}
+    assert expiring == always | dict.fromkeys(set(components) - set(always), seconds)
 
 
 def judged_by(rules: Schema, outputs: list[float]) -> Judgement:

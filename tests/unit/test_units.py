@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.sources.units import _UNITS, conversion
+from hushfleet.units import _UNITS, conversion
 from hushfleet.errors import ConfigurationError
 
 
