@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 
 from firmware_profiles.catalog import Link
 from fleet.owner import Owner
-from fleet.settings import FleetSettings, PolicyRules, SchemaRules
+from fleet.settings import FleetSettings, SchemaRules
 from hushfleet.actions import Draw
 from hushfleet.errors import ConfigurationError, MalformedError
+from hushfleet.units import is_known
 from hushfleet.wire.documents import (
     MEMBER,
     PARTICIPANT,
@@ -102,7 +103,7 @@ def compose(
     not_after = now + settings.validity.manifest * DAY
     changes = [*_changes(before, frames), date_line(not_after)]
     frames["date"] = owner.sign_date(frames["manifest"], issued=now, not_after=not_after)
-    return Composition(frames, tuple(changes), tuple(_warnings(settings.policy, present, not_after)))
+    return Composition(frames, tuple(changes), tuple(_warnings(settings, present, not_after)))
 
 
 def day(time: int) -> str:
@@ -247,7 +248,8 @@ def _count(certs: list[Cert], role: int) -> int:
     return sum(bool(cert.roles & role) for cert in certs)
 
 
-def _warnings(policy: PolicyRules, present: list[Cert], not_after: int) -> Iterable[str]:
+def _warnings(settings: FleetSettings, present: list[Cert], not_after: int) -> Iterable[str]:
+    policy = settings.policy
     candidates, participants = _count(present, MEMBER), _count(present, PARTICIPANT)
     if candidates < policy.committee_min:
         yield (
@@ -268,6 +270,12 @@ def _warnings(policy: PolicyRules, present: list[Cert], not_after: int) -> Itera
             "this version adds no noise: with noise_floor above 0 every device sits out, and epsilon and delta bind "
             "nobody; set all three to 0"
         )
+    for row in settings.schema.channels if settings.schema else ():
+        if not is_known(row.unit):
+            yield (
+                f"channel {row.name!r} of the schema is in {row.unit!r}, which devices convert from no other unit: "
+                "their readings must be in it; the units they know stand in docs/sensors.md"
+            )
     for name in policy.exceptions():
         yield f"this policy gives up a rule of safety: {name} = true"
     for cert in present:

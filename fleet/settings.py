@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from fleet.layer_rows import LayerRow, layer_list
 from hushfleet.configuration import Range, did_you_mean
 from hushfleet.errors import ConfigurationError, MalformedError
+from hushfleet.units import canonical
 from hushfleet.wire.documents import LARGEST_SURVIVOR_SET
 from hushfleet.wire.layers import Layer, check_personal
 from hushfleet.wire.schema import Channel, Standardised
@@ -110,8 +111,8 @@ class ChannelRow:
         if self.mean is None or self.sd is None:
             if (self.mean, self.sd) != (None, None):
                 raise ConfigurationError(f"channel {self.name!r} has only one of mean and sd; give both or none")
-            return Channel(self.name, self.unit, self.low, self.high)
-        return Standardised(self.name, self.unit, self.low, self.high, self.mean, self.sd)
+            return Channel(self.name, canonical(self.unit), self.low, self.high)
+        return Standardised(self.name, canonical(self.unit), self.low, self.high, self.mean, self.sd)
 
 
 @dataclass(frozen=True, slots=True)

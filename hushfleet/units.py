@@ -1,4 +1,4 @@
-"""Units of sensor readings, and what turns one into another: value · factor + offset gives the base unit's value."""
+"""Units of channels and readings, and what turns one into another: value · factor + offset is in the base unit."""
 
 from dataclasses import dataclass
 
@@ -29,6 +29,8 @@ _UNITS: dict[str, Unit] = {
     "kPa": Unit("Pa", 1e3),
     "bar": Unit("Pa", 1e5),
     "psi": Unit("Pa", 6894.757293168),
+    "mmHg": Unit("Pa", 133.322387415),
+    "inHg": Unit("Pa", 3386.388640341),
     "W": Unit("W"),
     "mW": Unit("W", 1e-3),
     "kW": Unit("W", 1e3),
@@ -40,7 +42,15 @@ _UNITS: dict[str, Unit] = {
     "mV": Unit("V", 1e-3),
     "A": Unit("A"),
     "mA": Unit("A", 1e-3),
+    "VA": Unit("VA"),
+    "kVA": Unit("VA", 1e3),
+    "var": Unit("var"),
+    "J": Unit("Wh", 1 / 3600),
+    "kJ": Unit("Wh", 1 / 3.6),
+    "MJ": Unit("Wh", 1e6 / 3600),
     "Hz": Unit("Hz"),
+    "kHz": Unit("Hz", 1e3),
+    "MHz": Unit("Hz", 1e6),
     "rpm": Unit("Hz", 1 / 60),
     "lx": Unit("lx"),
     "m/s": Unit("m/s"),
@@ -54,6 +64,9 @@ _UNITS: dict[str, Unit] = {
     "deg": Unit("deg"),
     "rad": Unit("deg", 57.29577951308232),
     "m": Unit("m"),
+    "km": Unit("m", 1e3),
+    "in": Unit("m", 0.0254),
+    "ft": Unit("m", 0.3048),
     "cm": Unit("m", 1e-2),
     "mm": Unit("m", 1e-3),
     "s": Unit("s"),
@@ -63,7 +76,12 @@ _UNITS: dict[str, Unit] = {
     "dB": Unit("dB"),
     "dBm": Unit("dBm"),
     "ug/m3": Unit("ug/m3"),
+    "mg/m3": Unit("ug/m3", 1e3),
+    "L": Unit("L"),
+    "mL": Unit("L", 1e-3),
+    "m3": Unit("L", 1e3),
     "L/min": Unit("L/min"),
+    "L/h": Unit("L/min", 1 / 60),
     "m3/h": Unit("L/min", 1000 / 60),
 }
 
@@ -75,7 +93,10 @@ _WRITTEN_OTHERWISE = {
     "m/s²": "m/s2",
     "°/s": "deg/s",
     "°": "deg",
+    "mg/m³": "mg/m3",
+    "m³": "m3",
     "m³/h": "m3/h",
+    "lux": "lx",
 }
 """As sensors publish them; the left side of a configuration takes them too."""
 
@@ -83,6 +104,11 @@ _WRITTEN_OTHERWISE = {
 def canonical(unit: str) -> str:
     """The name of a unit here: ASCII, as a schema writes it."""
     return _WRITTEN_OTHERWISE.get(unit, unit)
+
+
+def is_known(unit: str) -> bool:
+    """Whether other units can be converted to this one."""
+    return canonical(unit) in _UNITS
 
 
 def conversion(of: str, to: str) -> tuple[float, float]:

@@ -12,10 +12,10 @@ from edge_agent.sources.labels import LABEL, LabelSettings, as_told, by_rules
 from edge_agent.sources.quality import Cleaning, Counts, Series, clean
 from edge_agent.sources.rows import MEMORY, Head, Judge, LocalData, Rows, rows_in
 from edge_agent.sources.store import Keep, ReadingStore
-from hushfleet.units import conversion
 from edge_agent.sources.windows import Grid, Windows, contents, forecasts, resample, windows
 from hushfleet.configuration import Range, did_you_mean
 from hushfleet.errors import ConfigurationError
+from hushfleet.units import conversion
 from hushfleet.wire.documents import ModelSpec
 from hushfleet.wire.schema import ANOMALY, CLASSES, FORECAST, VALUE, Channel, Schema
 

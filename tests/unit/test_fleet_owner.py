@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fleet.composition import DAY, Composition, compose
 from fleet.layer_rows import DenseRow
 from fleet.owner import Credentials, KeySet, Owner, sign
-from fleet.settings import FleetName, FleetSettings, Model, PolicyRules
+from fleet.settings import ChannelRow, FleetName, FleetSettings, Model, PolicyRules, SchemaRules
 from hushfleet.errors import ConfigurationError, RefusedError
 from hushfleet.hashing import key_id
 from hushfleet.learning.layers import initial_flat
@@ -333,6 +333,19 @@ def test_a_fleet_that_is_too_small_is_warned_of(fleet: dict[str, int], revoked: 
 def test_a_certificate_that_ends_before_the_manifest_is_warned_of() -> None:
     later = NOW + YEARS - DAY
     assert "the certificate of d7 runs out" in "\n".join(composed(RULES, now=later).warnings)
+
+
+@pytest.mark.parametrize(("unit", "signed", "warned"), [("°C", "degC", False), ("celsius", "celsius", True)])
+def test_a_unit_that_is_written_otherwise_is_understood_and_one_that_is_not_known_is_warned_of(
+    unit: str, signed: str, warned: bool
+) -> None:
+    row = ChannelRow("temperature", unit, -40.0, 85.0)
+    rules = SchemaRules((row,), rate=1.0, samples=3, step=1, task="classes", classes=("cold", "hot"))
+    composition = composed(replace(RULES, schema=rules))
+    (channel,) = Schema.from_body(composition.frames["schema"].body).channels
+    assert channel.unit == signed
+    said = f"channel 'temperature' of the schema is in {unit!r}, which devices convert from no other unit"
+    assert (said in "\n".join(composition.warnings)) == warned
 
 
 def test_more_candidates_than_a_committee_can_have_are_refused() -> None:
