@@ -85,7 +85,7 @@ class RoundSettings:
         clip: largest norm of an update; 0 for the policy's.
         statistics_every: rounds of training after which the fleet's readings and the model are described in a
             statistics round, the first one before any training, another after the last; 0 for none.
-        evidence: keep one upload and the sum of the newest round, to show what a coordinator sees.
+        evidence: keep one upload and the sum of the newest round of training, to show what a coordinator sees.
     """
 
     collect: Annotated[int, Range(1, 86_400)] = 600
@@ -206,9 +206,9 @@ class Round:
 
     def _new_uploads(self, documents: Documents) -> Uploads:
         assert self.plan is not None
-        return Uploads(
-            self._context, self.plan, self._plan_hash, documents.policy, documents.roster, self._settings.evidence
-        )
+        # Upload and sum that are shown are of one round.
+        shown = self._settings.evidence and self.plan.kind == TRAIN
+        return Uploads(self._context, self.plan, self._plan_hash, documents.policy, documents.roster, shown)
 
     # Opening a round.
 

@@ -30,7 +30,7 @@ DUE, OPENED = "statistics/due", "statistics/sums/"
 KEPT = 20
 EXPORT = "statistics.json"
 NOISELESS = "none: the owners signed noiseless_statistics"
-LEVELS = {ANOMALY: (0.5, 0.9, 0.95, 0.99, 0.999), "": (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)}
+LEVELS = {ANOMALY: (0.5, 0.9, 0.95, 0.99, 0.999), "": (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)}
 """Which quantiles of errors are told: of an anomaly's, and of a number's."""
 PINBALL = (0.1, 0.5, 0.9)
 SMALLEST_SHARE = 1e-4

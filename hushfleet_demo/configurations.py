@@ -47,6 +47,7 @@ batch = {batch}
 rate = {rate}
 momentum = {momentum}
 codec = "{codec}"
+statistics_every = {statistics_every}
 evidence = true
 
 [setup]

@@ -59,7 +59,8 @@ class Plan:
         policy: the lines of `[policy]` beside those that follow from the task.
         setup: the lines of the coordinator's `[setup]`: seconds for cards and for keys.
         parts: the devices, those of one role side by side.
-        schema: the `[schema]` of what devices make of their sensors' readings; empty where rows are files.
+        schema: the `[schema]` of what devices make of their sensors' readings, or of what their files hold; or empty.
+        described: whether the fleet is described before the first round of training and after the last.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Plan:
     setup: dict[str, int]
     parts: tuple[Part, ...]
     schema: str = ""
+    described: bool = False
 
 
 @dataclass(slots=True)
@@ -76,7 +78,7 @@ class Course:
     """What happened so far, as the processes told it.
 
     Attributes:
-        rounds: the coordinator's line for each round that ended.
+        rounds: the coordinator's line for each round of training that ended.
         scores: for each judge, by version: accuracy (or mean absolute error) and over how many rows.
         traffic: by round, bytes sent and received of each measured device, at its socket.
         sent, received: bytes of each agent over all its lives.
@@ -84,6 +86,7 @@ class Course:
         recoveries: rounds in which a member's mask sum was recovered.
         epochs: committees that got ready.
         remarks: what befell the fleet, in words.
+        described: what the sums tell of the finished model, as `hushfleet coordinator statistics` has it.
     """
 
     rounds: list[dict[str, Any]] = field(default_factory=list)
@@ -95,6 +98,7 @@ class Course:
     recoveries: list[int] = field(default_factory=list)
     epochs: int = 0
     remarks: list[str] = field(default_factory=list)
+    described: dict[str, Any] = field(default_factory=dict)
 
     def score(self, version: int) -> float | None:
         """The score of a model version over all rows of the judges; None until each has scored it."""
@@ -180,6 +184,7 @@ class Federation:
                 rate=task.rate,
                 momentum=task.momentum,
                 codec=task.codec,
+                statistics_every=self._rounds if self.plan.described else 0,
                 setup=lines(self.plan.setup),
             ),
         )
@@ -216,6 +221,9 @@ class Federation:
             raise HushfleetError(f"the coordinator failed: {' '.join(coordinator.last_lines)}")
         if len(self.course.rounds) < self._rounds:
             raise HushfleetError(f"the coordinator was ended after {len(self.course.rounds)} of {self._rounds} rounds")
+        if self.plan.described:
+            configuration = local.directory / "configuration" / "coordinator.toml"
+            self.course.described = json.loads(run("coordinator", "statistics", configuration, "--json"))[-1]["model"]
         last = self.course.rounds[-1]["version"]
         while not all(last in of_judge for of_judge in self.course.scores.values()):
             self._check()
@@ -263,7 +271,7 @@ class Federation:
         match what:
             case "epoch-ready":
                 self.course.epochs += 1
-            case "round":
+            case "round" if "statistics" not in event:
                 self.course.rounds.append(event)
                 if event["recovered"]:
                     self.course.recoveries.append(event["round"])

@@ -2,7 +2,8 @@
 
 Three have a year and a half of recordings, the new one its first seventeen days. All four train, all four are the
 committee. They are judged on the half-year that follows, in which no turbine trains: each scores the model on its own,
-and the demo's figure is the new one's. A sum of so few devices needs the owner's `tiny_fleet`, which is signed here.
+and the demo's figure is the new one's. A sum of so few devices needs the owner's `tiny_fleet`, which is signed here,
+and so is `noiseless_statistics`: a last round tells how far off the finished model is, and so what is an alarm.
 """
 
 from collections.abc import Callable
@@ -39,6 +40,21 @@ TASK = Task(
     clip=2.0,
     largest_survivor_set=8,
 )
+_CHANNELS = ",\n    ".join(
+    f'{{ name = "{name}", unit = "{one.unit}", low = {one.low}, high = {one.high} }}' for name, one in CHANNELS.items()
+)
+SCHEMA = f"""
+[schema]
+rate = {1 / 3600}
+samples = 1
+step = 1
+missing = 0.0
+task = "value"
+channels = [
+    {_CHANNELS},
+]
+"""
+"""Rows come from files, but what the masked sums tell of a model follows a schema."""
 
 
 class Turbines:
@@ -75,9 +91,11 @@ class Turbines:
             "tiny_fleet": True,
             "interval": 0,
             "epoch_rounds": 32,
+            "noiseless_statistics": True,
         }
         parts = self._fleet.parts(NEW, members=4)
-        plan = Plan("la-haute-borne", "power-curve", TASK, policy, {"cards": 6, "keys": 12}, parts)
+        setup = {"cards": 6, "keys": 12}
+        plan = Plan("la-haute-borne", "power-curve", TASK, policy, setup, parts, SCHEMA, described=True)
         return Federation(directory, plan, rounds, changed)
 
     def without_federation(self) -> tuple[float, float]:
@@ -86,8 +104,8 @@ class Turbines:
 
     def finding(self, model: Flat, course: Course) -> Finding:
         """Alarms at the new turbine."""
-        fleet, masked_error = self._fleet, course.rounds[-1]["evaluation_loss"]
-        return alarms(TASK, model, fleet.alone(NEW), fleet.recording(NEW), JUDGED, masked_error)
+        fleet = self._fleet
+        return alarms(TASK, model, fleet.alone(NEW), fleet.recording(NEW), JUDGED, course.described)
 
     def splits(self, count: int, each: Callable[[Split], None]) -> list[Split]:
         """Each of the first `count` turbines as the new one."""

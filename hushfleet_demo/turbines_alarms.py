@@ -1,6 +1,6 @@
 """Alarms at one turbine: hours in which it gives much less power than the fleet's model expects.
 
-How much is too much follows from the error over all turbines, which only the masked sums tell: nobody's own rows, and
+How much is too much follows from the errors over all turbines, which only the masked sums tell: nobody's own rows, and
 no hours that somebody knows to be good.
 """
 
@@ -14,12 +14,12 @@ from hushfleet_demo.newcomer import Recording
 from hushfleet_demo.outcome import Finding, masked_row
 from hushfleet_demo.task import Flat, Rows, Task
 
-FACTOR = 5
-"""An hour is an alarm if it lacks more than so many times the mean absolute error."""
+LEVEL = 0.01
+"""An hour is an alarm if it lacks more than all but this part of the fleet's hours, each turbine counting as much."""
 
 
 def alarms(
-    task: Task, model: Flat, alone: Flat, turbine: Recording, judged: tuple[float, float], masked_error: float
+    task: Task, model: Flat, alone: Flat, turbine: Recording, judged: tuple[float, float], told: dict[str, Any]
 ) -> Finding:
     """The alarms at a turbine.
 
@@ -28,20 +28,20 @@ def alarms(
         model, alone: the fleet's, and the turbine's own.
         turbine: the turbine.
         judged: from when until when, in seconds since 1970.
-        masked_error: the mean absolute error over all turbines, as the coordinator opened it.
+        told: how the fleet's model does over all turbines, as the coordinator opened it in a statistics round.
     """
-    rows, threshold = turbine.between(*judged), FACTOR * masked_error
+    rows, threshold = turbine.between(*judged), told["quantiles"][str(LEVEL)]
     gaps = _gaps(task, model, rows)
     first = np.searchsorted(turbine.times, judged[0])
     hours = turbine.times[first : first + len(gaps)].astype("datetime64[s]")
-    alarm = gaps < -threshold
-    by_alone = np.count_nonzero(_gaps(task, alone, rows) < -threshold)
+    alarm = gaps < threshold
+    by_alone = np.count_nonzero(_gaps(task, alone, rows) < threshold)
 
     def draw(axes: Any) -> None:
         axes.scatter(hours, gaps, s=2, color="#999999", linewidths=0)
         axes.scatter(hours[alarm], gaps[alarm], s=14, color="#b3541e", linewidths=0)
         axes.axhline(
-            -threshold, color="#b3541e", linewidth=0.8, label=f"alarm: {FACTOR} times the error of all turbines"
+            threshold, color="#b3541e", linewidth=0.8, label=f"alarm: {LEVEL:.0%} of the fleet's hours lack more"
         )
         axes.set(title=f"{turbine.name}: power less what is expected", ylabel="in parts of the rated power")
         axes.tick_params(axis="x", rotation=30)
@@ -49,11 +49,12 @@ def alarms(
 
     return Finding(
         [
-            masked_row("over all four turbines", masked_error),
+            masked_row("over all four turbines", told["mae"]),
             (
                 f"alarms at {turbine.name}",
-                f"{np.count_nonzero(alarm)} of {len(gaps)} hours lack more than {threshold:.3f}, {FACTOR} times that, "
-                f"{_busiest(hours[alarm])}; with its own 17 days alone {by_alone}",
+                f"{np.count_nonzero(alarm)} of {len(gaps)} hours lack more than {-threshold:.3f}, as {LEVEL:.0%} of "
+                f"the fleet's hours do by the same sum, {_busiest(hours[alarm])}; "
+                f"with its own 17 days alone {by_alone}",
             ),
         ],
         draw,

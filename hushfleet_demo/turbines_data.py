@@ -35,21 +35,23 @@ class Channel:
 
     Attributes:
         column: its name in the table.
+        unit: of its cells.
         low, high: what a turbine at work measures; what lies outside is taken for the nearer of the two.
         limits: what a working sensor can say.
     """
 
     column: str
+    unit: str
     low: float
     high: float
     limits: tuple[float, float]
 
 
 CHANNELS = {
-    "wind_speed": Channel("Ws_avg", 0.0, 20.0, (0.0, 60.0)),
-    "pitch": Channel("Ba_avg", -5.0, 25.0, (-180.0, 360.0)),
-    "vane": Channel("Va_avg", -30.0, 30.0, (-180.0, 180.0)),
-    "temperature": Channel("Ot_avg", -20.0, 40.0, (-50.0, 60.0)),
+    "wind_speed": Channel("Ws_avg", "m/s", 0.0, 20.0, (0.0, 60.0)),
+    "pitch": Channel("Ba_avg", "deg", -5.0, 25.0, (-180.0, 360.0)),
+    "vane": Channel("Va_avg", "deg", -30.0, 30.0, (-180.0, 180.0)),
+    "temperature": Channel("Ot_avg", "degC", -20.0, 40.0, (-50.0, 60.0)),
 }
 """Wind speed in m/s, angle of the blades, of the wind to the nacelle, in degrees, outdoor temperature in degrees C.
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from hushfleet.errors import ConfigurationError
+from hushfleet.learning.layers import forward
 from hushfleet_demo import home, turbines, wind
 from hushfleet_demo.outcome import Outcome, read_evidence
 from hushfleet_demo.packaged import Packaged
@@ -95,6 +96,7 @@ def test_four_turbines_expect_the_power_of_a_new_one(tmp_path: Path) -> None:
     error = turbines.TASK.judge(model, load_turbines()[0].between(*turbines.JUDGED))
     assert found["accuracy"]["federated_unseen"] == pytest.approx(error)
     check_masked_errors(kept / "logs")
+    check_threshold(kept / "state" / "coordinator" / "statistics.json", model)
     check_export(kept / "configuration" / "coordinator.toml", tmp_path / "exported", model)
 
 
@@ -139,6 +141,17 @@ def test_six_homes_from_their_sensors_into_home_assistants_topics(tmp_path: Path
     assert processes_below(kept) == []
 
 
+def check_threshold(told: Path, model: Any) -> None:
+    """What the masked sums tell of the finished model is what all turbines' rows tell together."""
+    first, last = json.loads(told.read_text())
+    assert (first["model"]["version"], last["model"]["version"], last["devices"]) == (0, 4, 4)
+    judged = [turbine.between(*turbines.JUDGED) for turbine in load_turbines()]
+    errors = [(rows.y - forward(model, turbines.TASK.layers, rows.x))[:, 0] for rows in judged]
+    assert last["model"]["mae"] == pytest.approx(np.mean([np.abs(one).mean() for one in errors]), rel=1e-3)
+    low = np.quantile(np.concatenate(errors), 0.01)
+    assert last["model"]["quantiles"]["0.01"] == pytest.approx(low, rel=0.2)
+
+
 def check_export(coordinator: Path, directory: Path, model: Any) -> None:
     """The newest model comes out of the ledger as it was opened, and measured."""
     width = turbines.TASK.layers[0].inputs
@@ -156,7 +169,8 @@ def check_export(coordinator: Path, directory: Path, model: Any) -> None:
 
 def check_masked_errors(logs: Path) -> None:
     """What the coordinator opens is the mean error over all rows that the four keep aside."""
-    opened = {event["round"] - 1: event["evaluation_loss"] for event in events(logs / "coordinator.log", "round")}
+    rounds = [event for event in events(logs / "coordinator.log", "round") if "evaluation_loss" in event]
+    opened = {event["version"] - 1: event["evaluation_loss"] for event in rounds}
     scores: dict[int, list[tuple[float, int]]] = {}
     for log in logs.glob("R8*.log"):
         for event in events(log, "score"):

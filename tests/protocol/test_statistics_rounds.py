@@ -20,12 +20,13 @@ from world import Crash, FleetKeys, RoundSettings, World, make_fleet
 from coordinator.encoding import statistics_encoding
 from coordinator.statistics import OPENED, Opened
 from coordinator.statistics_table import schema_lines, table
+from coordinator.uploads import EVIDENCE
 from edge_agent.statistics import Statistics
 from hushfleet.actions import Export
-from hushfleet.codec import checksum_weights
+from hushfleet.codec import checksum_weights, lanes
 from hushfleet.hashing import digest
 from hushfleet.plans import VerifiedPlan
-from hushfleet.secagg.residues import Vector
+from hushfleet.secagg.residues import Vector, vector_length
 from hushfleet.statistics import Digits, describe, length
 from hushfleet.wire.documents import Policy
 from hushfleet.wire.framing import Frame, read
@@ -94,6 +95,20 @@ def test_the_sum_of_the_numbers_opens_between_rounds_of_training_and_the_model_s
     assert [str(text).startswith("noise none: the owners signed") for text in said] == [*[True, False, False] * 2, True]
     if codec == "plain":
         Witness(world).check()
+
+
+def test_the_upload_that_is_shown_is_one_of_training() -> None:
+    keys = fleet()
+    world = world_of(keys, total=1, evidence=True)
+    world.run(world.rounds_ended(1))
+    assert world.records[0].get(EVIDENCE) is None
+    world.run(lambda world: world.conductor.finished)
+    shown = world.records[0].get(EVIDENCE)
+    assert shown is not None
+    (trained,) = (
+        plan for entry in sent(world, "plan") for plan in [read(Frame.from_bytes(entry.payload), Plan)] if not plan.kind
+    )
+    assert len(shown) == vector_length(trained.coords, trained.bits, lanes(trained.tail))
 
 
 @pytest.mark.parametrize("codec", ["plain", "default"])
