@@ -93,10 +93,10 @@ class Scoring:
             version.schema,
             plan,
             self.draw(32),
-            lambda tuned, why: self._tuned(version, losses, tuned, why),
+            lambda tuned: self._tuned(version, losses, tuned),
         )
 
-    def _tuned(self, version: _Version, losses: Sequence[float], tuned: "Tuned | None", why: str) -> None:
+    def _tuned(self, version: _Version, losses: Sequence[float], tuned: "Tuned | str") -> None:
         """Use the device's own version if the rows kept aside speak for it, else the fleet's.
 
         Args:
@@ -105,8 +105,8 @@ class Scoring:
         assert self.decisions is not None
         assert version.schema is not None
         model = version.model
-        if tuned is None:
-            self.journal.write("not-personalised", version=model.version, why=why)
+        if isinstance(tuned, str):
+            self.journal.write("not-personalised", version=model.version, why=tuned)
         else:
             said = {"version": model.version, "rows": tuned.rows, "own": tuned.own, "fleet": tuned.fleet}
             self._personal = {**said, "used": tuned.better}

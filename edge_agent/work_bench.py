@@ -182,7 +182,7 @@ class WorkBench:
         schema: Schema | None,
         numbers: "TrainingNumbers",
         order_seed: bytes,
-        done: Callable[["Tuned | None", str], None],
+        done: "Callable[[Tuned | str], None]",
     ) -> None:
         """Fine-tune a model for this device alone, in parts between which other jobs have their turn.
 
@@ -193,33 +193,34 @@ class WorkBench:
             model, schema: what the rows are for.
             numbers: of local training.
             order_seed: 32 bytes that decide the order of the rows.
-            done: is told what it came to, or why there is nothing, on the bench's thread.
+            done: is told what it came to, or in words why there is nothing, on the bench's thread.
         """
         from edge_agent.personal import fine_tuning, judgeable
 
         self._tuning += 1
         mine = self._tuning
 
-        def begin() -> None:
-            try:
-                data = self.rows(model, schema)
-                if not judgeable(len(data.evaluation)):
-                    return done(None, f"{len(data.evaluation)} rows kept aside are too few to judge it")
-                work = fine_tuning(self.trainer(model, data.head), flat, model.layers, data, numbers, order_seed)
-            except HushfleetError as error:
-                return done(None, str(error))
-            return turn(work)
+        def in_parts() -> "Generator[None, None, Tuned | str]":
+            data = self.rows(model, schema)
+            if not judgeable(len(data.evaluation)):
+                return f"{len(data.evaluation)} rows kept aside are too few to judge it"
+            trainer = self.trainer(model, data.head)
+            return (yield from fine_tuning(trainer, flat, model.layers, data, numbers, order_seed))
 
-        def turn(work: "Generator[None, None, Tuned]") -> None:
+        work = in_parts()
+
+        def turn() -> None:
             if mine != self._tuning:
                 return
             try:
                 next(work)
             except StopIteration as end:
-                done(end.value, "")
+                done(end.value)
             except HushfleetError as error:
-                done(None, str(error))
+                done(str(error))
+            except Exception as error:
+                done(f"training failed: {type(error).__name__}")
             else:
-                self._jobs.put(lambda: turn(work))
+                self._jobs.put(turn)
 
-        self._jobs.put(begin)
+        self._jobs.put(turn)

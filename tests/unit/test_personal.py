@@ -130,8 +130,8 @@ def test_training_for_a_round_waits_for_one_part_at_most_and_starts_from_the_fle
     bench, over = WorkBench(source, "numpy"), threading.Event()
     deltas: list[NDArray[np.float32]] = []
 
-    def tuned(found: Tuned | None, why: str) -> None:
-        assert found is not None
+    def tuned(found: Tuned | str) -> None:
+        assert not isinstance(found, str)
         assert found.better
         order.append("tuned")
         over.set()
@@ -158,12 +158,12 @@ def test_training_for_a_round_waits_for_one_part_at_most_and_starts_from_the_fle
 def test_a_newer_version_takes_the_place_of_one_that_is_being_tuned() -> None:
     source, told, over = Given(own(turned=True)), list[str](), threading.Event()
 
-    def newer(found: Tuned | None, why: str) -> None:
+    def newer(found: Tuned | str) -> None:
         told.append("newer")
         over.set()
 
     bench = WorkBench(source, "numpy")
-    bench.tune(fleets(), SPEC, None, PLAN, SEED, lambda found, why: told.append("older"))
+    bench.tune(fleets(), SPEC, None, PLAN, SEED, lambda found: told.append("older"))
     bench.tune(fleets(), SPEC, None, PLAN, SEED, newer)
     source.may.set()
     assert over.wait(DEADLINE)
@@ -175,13 +175,14 @@ def test_a_newer_version_takes_the_place_of_one_that_is_being_tuned() -> None:
     [
         (own(turned=True, kept=15), PLAN, "15 rows kept aside are too few to judge it"),
         (own(turned=True), replace(PLAN, rate=3e38), "diverged"),
+        (replace(own(turned=True), training=None), PLAN, "training failed: AttributeError"),  # type: ignore[arg-type]
     ],
 )
 def test_why_there_is_no_own_version_is_said(data: LocalData, plan: Plan, why: str) -> None:
     source, told, over = Given(data), list[str](), threading.Event()
 
-    def done(found: Tuned | None, said: str) -> None:
-        told.append(said)
+    def done(found: Tuned | str) -> None:
+        told.append(str(found))
         over.set()
 
     source.may.set()
@@ -216,22 +217,33 @@ class Desk:
         return self.decisions.at_work()
 
 
-def test_the_own_version_is_at_work_and_the_fleets_is_as_it_was(tmp_path: Path) -> None:
-    desk, flat = Desk(tmp_path, own(turned=True)), fleets()
+def test_the_own_version_is_at_work_and_the_fleets_is_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, flat, used = Desk(tmp_path, own(turned=True)), fleets(), list[tuple[int, bool]]()
+    use = Decisions.use
+
+    def told(decisions: Decisions, model: Model, *others: Any) -> None:
+        used.append((model.version, model.personalised))
+        use(decisions, model, *others)
+
+    monkeypatch.setattr(Decisions, "use", told)
     name = model_hash(flat)
     at_work = desk.score(4, flat)
     assert at_work
     assert (at_work.version, at_work.personalised) == (4, True)
     assert model_hash(flat) == name != model_hash(at_work.flat)
-    told: Any = desk.scoring.view()["personal"]
-    assert (told["version"], told["rows"], told["used"]) == (4, 80, True)
-    assert told["own"] < told["fleet"]
+    shown: Any = desk.scoring.view()["personal"]
+    assert (shown["version"], shown["rows"], shown["used"]) == (4, 80, True)
+    assert shown["own"] < shown["fleet"]
     assert desk.decisions.view()["personalised"]
     # The next version is trained on from the fleet's, and takes the own one's place.
     at_work = desk.score(5, flat)
     assert at_work
     assert (at_work.version, at_work.personalised) == (5, True)
     np.testing.assert_array_equal(at_work.flat, tuned_on(own(turned=True), flat).flat)
+    # Answers are of the fleet's version only until there is the first one of the device's own.
+    assert used == [(4, False), (4, True), (5, True)]
 
 
 @pytest.mark.parametrize(("turned", "tunes", "plan"), [(False, True, PLAN), (True, False, PLAN), (True, True, None)])
