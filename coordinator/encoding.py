@@ -149,7 +149,7 @@ def next_step(
         plan, outcome, reason, metrics: of the round that ended.
         weight: the survivors' weights together; 0 if nothing was opened.
     """
-    from hushfleet.encoding.steps import after_wrapping, growth
+    from hushfleet.encoding.steps import after_wrapping, growth, smallest_change
     from hushfleet.encoding.steps import next_step as following
 
     saved = store.get(STEP)
@@ -159,7 +159,8 @@ def next_step(
     opened = record.opened + (outcome == APPLIED)
     if outcome == APPLIED:
         rms = metrics.norm * weight / plan.step / math.sqrt(plan.coords)
-        step = following(step, record.first, rms, plan.bits, plan.coords, growth(opened, plan.keep))
+        room, smallest = growth(opened, plan.keep), smallest_change(opened, plan.keep)
+        step = following(step, record.first, rms, plan.bits, plan.coords, room, smallest)
     elif (outcome, reason) == (VOID, CHECKSUM):
         step = after_wrapping(step, record.first)
     return step, [Save(STEP, replace(record, step=step, opened=opened).to_body())]

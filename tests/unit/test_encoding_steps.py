@@ -46,6 +46,12 @@ def test_a_step_leaves_room_for_residuals_that_pile_up() -> None:
     assert steps.growth(1, 1.0) == 1.5
 
 
+def test_where_sums_are_uneven_a_step_that_has_settled_narrows_slowly() -> None:
+    assert [steps.smallest_change(opened, 1.0) for opened in (1, 8, 9, 1000)] == [0.25, 0.25, 0.9, 0.9]
+    assert steps.smallest_change(1000, 0.1) == 0.25
+    assert steps.next_step(1.0, 1.0, 1e-3, 6, 1000, 1.5, 0.9) == 0.9
+
+
 def test_a_step_doubles_after_a_round_lost_to_wrapping_but_not_for_ever() -> None:
     step = 1.0
     for _ in range(10):
