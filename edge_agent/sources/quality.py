@@ -113,32 +113,38 @@ def clean(
     counts = Counts(readings=len(times))
     future = ~(times <= now + AHEAD)
     counts.future = int(future.sum())
-    times, values = times[~future], values[~future]
+    times, values = _where(~future, times, values)
     unclear = np.zeros(len(times), bool)
     for begin, end in twice:
         unclear |= (times >= begin) & (times <= end)
     counts.clock_set_back = int(unclear.sum())
-    times, values = times[~unclear], values[~unclear]
+    times, values = _where(~unclear, times, values)
     counts.late = int((times < np.maximum.accumulate(times)).sum()) if len(times) else 0
-    # Stable: of two readings of one time the first that came is used.
-    order = np.argsort(times, kind="stable")
-    times, values = times[order], values[order]
+    if counts.late:
+        # Stable: of two readings of one time the first that came is used.
+        order = np.argsort(times, kind="stable")
+        times, values = times[order], values[order]
     # `times` is never nan here, so that equal neighbours are all the duplicates there are.
     again = np.concatenate(([False], times[1:] == times[:-1])) if len(times) else np.zeros(0, bool)
     counts.duplicate = int(again.sum())
-    times, values = times[~again], values[~again]
+    times, values = _where(~again, times, values)
     wrong = ~((values >= low) & (values <= high))
     counts.out_of_range = int(wrong.sum())
-    times, values = times[~wrong], values[~wrong]
+    times, values = _where(~wrong, times, values)
     if cleaning.spikes:
         odd = _spikes(values, cleaning.spikes)
         counts.spikes = int(odd.sum())
-        times, values = times[~odd], values[~odd]
+        times, values = _where(~odd, times, values)
     if cleaning.stuck:
         stuck = _stuck(times, values, cleaning.stuck)
         counts.stuck = int(stuck.sum())
-        times, values = times[~stuck], values[~stuck]
+        times, values = _where(~stuck, times, values)
     return Series(times, values), counts
+
+
+def _where(fit: "Mask", times: "Floats", values: "Floats") -> tuple["Floats", "Floats"]:
+    """Both where they are fit; a long series of which nothing is left out is not copied."""
+    return (times, values) if fit.all() else (times[fit], values[fit])
 
 
 def _spikes(values: "Floats", deviations: float) -> "Mask":

@@ -208,7 +208,8 @@ class Sensors:
             factor, offset = conversion_of(one, channel)
             times, values = self.store.readings(one.name, kept if since is None else max(since, kept))
             # A clock that was not set yet may have dated one of them decades back.
-            times, values = times[times >= kept], values[times >= kept]
+            if (times < kept).any():
+                times, values = times[times >= kept], values[times >= kept]
             found.append(clean(times, values * factor + offset, channel.low, channel.high, one.cleaning, now, set_back))
         return [series for series, _ in found], [counts for _, counts in found]
 

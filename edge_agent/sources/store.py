@@ -11,7 +11,7 @@ import threading
 import zlib
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -212,11 +212,15 @@ class ReadingStore:
                 ).fetchall()
             except sqlite3.Error as error:
                 raise _unusable(self._path, error) from None
-            waiting = self._waiting.get(channel, _Waiting())
-            late = np.array(waiting.times), np.array(waiting.values, np.float64)
-        parts = [*(part for (data,) in blocks if (part := _unpacked(data)) is not None), late]
-        times, values = zip(*parts, strict=True)
-        return np.concatenate(times), np.concatenate(values)
+            late = self._waiting.get(channel, _Waiting())
+            late = _Waiting(late.times[:], late.values[:])
+        # As two arrays for each block, millions of readings took twice the memory, and did not give it back.
+        found = _Waiting()
+        for (data,) in blocks:
+            _unpack(data, found)
+        found.times.extend(late.times)
+        found.values.extend(late.values)
+        return np.asarray(found.times), np.asarray(found.values).astype(np.float64)
 
     def newest(self) -> dict[str, float]:
         """The time of each channel's newest reading on the disk, in seconds since 1970.
@@ -257,17 +261,15 @@ def _packed(waiting: _Waiting) -> bytes:
     return zlib.compress(_COUNT.pack(len(waiting.times)) + waiting.times.tobytes() + waiting.values.tobytes(), 6)
 
 
-def _unpacked(data: bytes) -> "tuple[NDArray[np.float64], NDArray[np.float64]] | None":
-    import numpy as np
-
-    try:
-        raw = zlib.decompress(data)
+def _unpack(data: bytes, found: _Waiting) -> None:
+    """Add a block's readings, if it can be read."""
+    with suppress(zlib.error, struct.error):
+        raw = memoryview(zlib.decompress(data))
         (count,) = _COUNT.unpack_from(raw)
-        times = np.frombuffer(raw, np.float64, count, _COUNT.size)
-        values = np.frombuffer(raw, np.float32, count, _COUNT.size + times.nbytes)
-    except (zlib.error, struct.error, ValueError):
-        return None
-    return times, values.astype(np.float64)
+        begin, middle, end = _COUNT.size, _COUNT.size + 8 * count, _COUNT.size + 12 * count
+        if len(raw) == end:
+            found.times.frombytes(raw[begin:middle])
+            found.values.frombytes(raw[middle:end])
 
 
 def _is_damage(error: sqlite3.Error) -> bool:

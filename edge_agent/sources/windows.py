@@ -63,25 +63,26 @@ def resample(schema: Schema, series: Sequence["Series"], holds: Sequence[float],
     values = np.empty((len(series), count), np.float32)
     measured = np.empty((len(series), count), bool)
     for row, (channel, one, hold) in enumerate(zip(schema.channels, series, holds, strict=True)):
-        # A cell reaches from half a sample before its sample to half a sample after.
-        cells = np.floor(one.times * schema.rate + 0.5).astype(np.int64) - first
         for at in range(0, count, _AT_ONCE):
             part = slice(at, min(count, at + _AT_ONCE))
-            moments = np.arange(first + part.start, first + part.stop, dtype=np.float64) / schema.rate
-            values[row, part], measured[row, part] = _sampled(channel, one, hold, moments, cells - at)
+            numbers = np.arange(first + part.start, first + part.stop)
+            values[row, part], measured[row, part] = _sampled(channel, one, hold, schema.rate, numbers)
     return Grid(first, values, measured)
 
 
 def _sampled(
-    channel: Channel, series: "Series", hold: float, moments: "NDArray[np.float64]", cells: "NDArray[np.int64]"
+    channel: Channel, series: "Series", hold: float, rate: float, numbers: "NDArray[np.int64]"
 ) -> tuple["NDArray[np.float32]", "NDArray[np.bool_]"]:
-    """The samples at some moments; `cells` tells of which of them each reading is."""
+    """The samples of these numbers, which follow each other."""
     import numpy as np
 
-    count = len(moments)
-    begin, end = np.searchsorted(cells, (0, count))
-    number = np.bincount(cells[begin:end], minlength=count)
-    mean = np.bincount(cells[begin:end], series.values[begin:end], minlength=count) / np.maximum(number, 1)
+    count, moments = len(numbers), numbers / rate
+    near = slice(*np.searchsorted(series.times, (moments[0] - 1 / rate, moments[-1] + 1 / rate)))
+    # A cell reaches from half a sample before its sample to half a sample after.
+    cells = np.floor(series.times[near] * rate + 0.5).astype(np.int64) - numbers[0]
+    inside = slice(*np.searchsorted(cells, (0, count)))
+    number = np.bincount(cells[inside], minlength=count)
+    mean = np.bincount(cells[inside], series.values[near][inside], minlength=count) / np.maximum(number, 1)
     filled = number > 0
     before = np.searchsorted(series.times, moments, side="right") - 1
     known = before >= 0
