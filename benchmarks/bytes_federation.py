@@ -91,15 +91,21 @@ class HushfleetSums:
         self._model = ModelSpec.from_body(_body(messages.documents["model"]))
         self._plan = Plan.from_body(_body(messages.plan))
         self._result = Result.from_body(_body(messages.result))
-        self._indices = [*range(1, len(task.devices) + 1)]
         self._store = ScratchStore()
         self._stores = [ScratchStore() for _ in task.devices]
-        self._residuals = [Residual(store, index) for store, index in zip(self._stores, self._indices, strict=True)]
+        self._residuals = [Residual(store, index) for index, store in enumerate(self._stores, start=1)]
         self._state = np.zeros(0, np.float32)
         self._version = 0
 
-    def apply(self, flat: Flat, trained: Sequence[LocalResult], number: int) -> Flat:
-        """The next version, or the same one again if too many coordinates wrapped."""
+    def apply(
+        self, flat: Flat, trained: Sequence[LocalResult], number: int, present: Sequence[int] | None = None
+    ) -> Flat:
+        """The next version, or the same one again if too many coordinates wrapped.
+
+        `present` are the places of the devices that trained, ascending; all of them if nothing is said.
+        """
+        places = range(len(self._stores)) if present is None else present
+        indices = [place + 1 for place in places]
         if not self._version:
             self._state = flat
         encoding, actions = choose(
@@ -113,13 +119,13 @@ class HushfleetSums:
         if plan.codec == PLAIN:
             opened = self._plain(plan, trained, seed)
         else:
-            opened = self._rotated(plan, plan_hash, trained, seed)
+            opened = self._rotated(plan, plan_hash, trained, places, seed)
         if opened is None:
             self.void += 1
             result = replace(self._result, plan=plan_hash, outcome=VOID, reason=CHECKSUM)
         else:
-            self._replay(plan, plan_hash, opened)
-            result = replace(self._result, plan=plan_hash, outcome=APPLIED, included=bitmap(self._indices))
+            self._replay(plan, plan_hash, opened, indices)
+            result = replace(self._result, plan=plan_hash, outcome=APPLIED, included=bitmap(indices))
         metrics = Metrics(**asdict(opened.metrics)) if opened else self._result.metrics
         weight = opened.weight / codec.FIXED_POINT if opened else 0.0
         _, actions = next_step(self._store, plan, result.outcome, result.reason, metrics, weight)
@@ -156,12 +162,13 @@ class HushfleetSums:
         )
 
     def _rotated(
-        self, plan: Plan, plan_hash: bytes, trained: Sequence[LocalResult], seed: bytes
+        self, plan: Plan, plan_hash: bytes, trained: Sequence[LocalResult], places: Sequence[int], seed: bytes
     ) -> codec.Opened | None:
         """The opened sum; None if too many coordinates wrapped."""
         grid = Grid(self._task.parameters, plan.coords, plan_hash)
         total = Vector.zeros(plan.coords, plan.bits, codec.lanes(0))
-        for index, residual, store, one in zip(self._indices, self._residuals, self._stores, trained, strict=True):
+        for place, one in zip(places, trained, strict=True):
+            residual, store = self._residuals[place], self._stores[place]
             _carry_out(residual.prepare(plan, plan.round - 1, None), store)
             before = residual.vector()
             whole = one.delta if before is None else one.delta + before
@@ -172,7 +179,7 @@ class HushfleetSums:
                 1.0,
                 _report(one),
                 grid=grid,
-                index=index,
+                index=place + 1,
                 bits=plan.bits,
                 clip=plan.clip,
                 step=plan.step,
@@ -182,7 +189,7 @@ class HushfleetSums:
         try:
             return open_rotated(
                 total,
-                self._indices,
+                [place + 1 for place in places],
                 grid=grid,
                 bits=plan.bits,
                 clip=plan.clip,
@@ -195,7 +202,7 @@ class HushfleetSums:
                 raise
             return None
 
-    def _replay(self, plan: Plan, plan_hash: bytes, opened: codec.Opened) -> None:
+    def _replay(self, plan: Plan, plan_hash: bytes, opened: codec.Opened, indices: Sequence[int]) -> None:
         self._version += 1
         server = self._server or server_step(plan, ServerOptimizer())
         body = codec.pack_opened(opened.residues, opened.bits)
@@ -212,7 +219,7 @@ class HushfleetSums:
             server.momentum,
             server.adam,
         )
-        self._state = replay(self._state, delta, self._indices, self._task.parameters, plan.clip).state
+        self._state = replay(self._state, delta, indices, self._task.parameters, plan.clip).state
 
 
 def accuracies(task: Task, sums: Sums, rounds: int) -> Iterator[float]:

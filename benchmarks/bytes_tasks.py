@@ -43,6 +43,8 @@ class Task:
         test: rows that no device has.
         steps, batch, rate, momentum: local training.
         clip: the clipping norm.
+        proximal: pull back to the global model.
+        balanced: whether every class that a device has gets as many places in its batches.
     """
 
     name: str
@@ -54,6 +56,8 @@ class Task:
     rate: float
     momentum: float
     clip: float
+    proximal: float = 0.0
+    balanced: bool = False
 
     @property
     def parameters(self) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from bytes_tasks import Rows, Task
 from numpy.typing import NDArray
 
-from hushfleet.learning.local import LARGEST_LOSS, LocalResult, batches_of
+from hushfleet.learning.local import LARGEST_LOSS, LocalResult, balanced_batches_of, batches_of
 
 Flat = NDArray[np.float32]
 
@@ -55,6 +55,8 @@ def _train(flat: Flat, task: Task, devices: Sequence[Rows], seeds: Sequence[byte
             np.sum(slope, axis=1, out=slopes[depth][1])
             if depth:
                 slope = (slope @ model[depth][0].transpose(0, 2, 1)) * (activations[depth] > 0)
+        if task.proximal:
+            gradient += np.float32(task.proximal) * (trained - flat)
         if task.momentum:
             velocity *= np.float32(task.momentum)
             velocity += gradient
@@ -86,6 +88,7 @@ def _batches(task: Task, devices: Sequence[Rows], seeds: Sequence[bytes]) -> tup
     for device, (rows, seed) in enumerate(zip(devices, seeds, strict=True)):
         size = min(task.batch, len(rows.y))
         picked = np.zeros((task.steps, task.batch), np.intp)
-        picked[:, :size] = list(islice(batches_of(len(rows.y), size, seed), task.steps))
+        batches = balanced_batches_of(rows.y, size, seed) if task.balanced else batches_of(len(rows.y), size, seed)
+        picked[:, :size] = list(islice(batches, task.steps))
         x[:, device], y[:, device] = rows.x[picked], rows.y[picked]
     return x, y

@@ -26,6 +26,8 @@ BENCHMARKS: dict[str, list[str]] = {
     "step_reckoning": ["step_reckoning.py"],
     "bytes_to_accuracy": ["bytes_to_accuracy.py", "--quick"],
     "server_optimizers": ["server_optimizers.py"],
+    "diverse_fleets": ["diverse_fleets.py"],
+    "million_rows": ["million_rows.py"],
 }
 """Scripts with their arguments besides `--json`, by the names of their figures."""
 

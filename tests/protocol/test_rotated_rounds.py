@@ -163,6 +163,27 @@ def test_a_device_that_joins_late_fetches_the_key_frame_and_the_deltas_from_ther
     assert len(world.broker.retained[topic]) == 1 + scales + bytes_each * PARAMETERS
 
 
+@pytest.mark.parametrize(("codec", "optimizer"), [("default", PROFILE), ("fast", ADAM)])
+def test_a_device_that_joins_midway_trains_from_where_the_fleet_is(codec: Codec, optimizer: ServerOptimizer) -> None:
+    world, learners = make_world(fleet(), rounds(codec, 22, server_optimizer=optimizer))
+    world.crash(8)
+    world.run(world.rounds_ended(18), deadline=20_000)
+    before = distance(world)
+    world.start(8)
+    world.run(agreed(world), deadline=20_000)
+    first = min(number for index, number in learners.deltas if index == 8)
+    assert first <= 20
+    assert [8 in positions(result.included) for result in results(world)[17:]] == [
+        number >= first for number in range(18, 23)
+    ]
+    assert {result.outcome for result in results(world)} == {APPLIED}
+    lengths = {
+        index: float(np.linalg.norm(delta)) for (index, number), delta in learners.deltas.items() if number == first
+    }
+    assert lengths.pop(8) == pytest.approx(max(lengths.values()), rel=0.1)
+    assert distance(world) < before
+
+
 def test_a_device_that_joins_late_fetches_the_moments_too_with_the_plain_codec() -> None:
     world, _ = make_world(fleet(), rounds("plain", 5, server_optimizer=ADAM))
     world.crash(8)

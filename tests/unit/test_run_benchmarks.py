@@ -21,7 +21,15 @@ def fakes(tmp_path: Path) -> Path:
     """The runner beside scripts that write their arguments as their figures."""
     (tmp_path / "run.py").write_text(RUN.read_text())
     names = ("watch_splits", "secagg", "large_round", "goodput", "round_bytes", "agent_footprint", "decision_latency")
-    for name in (*names, "trainers", "step_reckoning", "bytes_to_accuracy", "server_optimizers"):
+    for name in (
+        *names,
+        "trainers",
+        "step_reckoning",
+        "bytes_to_accuracy",
+        "server_optimizers",
+        "diverse_fleets",
+        "million_rows",
+    ):
         assert (SCRIPTS / f"{name}.py").exists()
         (tmp_path / f"{name}.py").write_text(FAKE)
     return tmp_path
@@ -49,6 +57,8 @@ def test_without_arguments_all_figures_go_to_the_build_directory(fakes: Path) ->
         "step_reckoning": ["--json"],
         "bytes_to_accuracy": ["--quick", "--json"],
         "server_optimizers": ["--json"],
+        "diverse_fleets": ["--json"],
+        "million_rows": ["--json"],
     }
 
 
