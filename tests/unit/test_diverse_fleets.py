@@ -125,7 +125,7 @@ def test_every_question_is_answered_by_as_many_runs_as_are_announced(tmp_path: P
 def test_who_is_away_keeps_its_residual_and_who_joins_has_none() -> None:
     fleet = task()
     sums = HushfleetSums(fleet, "default", messages("default", LAYERS, 4))
-    flat, asleep = initial_flat(LAYERS, bytes(32)), np.zeros(0)
+    flat, asleep = initial_flat(LAYERS, bytes(32)), [0.0]
     for number in range(1, 7):
         places = [0, 1] if 3 <= number <= 4 else [0, 1, 2]
         here = train_together(flat, fleet, [bytes([number, place]) for place in range(4)])
@@ -134,9 +134,9 @@ def test_who_is_away_keeps_its_residual_and_who_joins_has_none() -> None:
         assert residuals[3] is None
         assert residuals[2] is not None
         if number == 2:
-            asleep = residuals[2]
+            asleep = residuals[2].tolist()
         if number in (3, 4):
-            assert residuals[2].tolist() == asleep.tolist()
+            assert residuals[2].tolist() == asleep
     assert sums.void == 0
 
 
