@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from edge_agent.sources.catalogue import Catalogue
-from edge_agent.sources.payloads import as_number, moment, written_value
+from edge_agent.sources.payloads import NO_TIME, as_number, moment, time_zone, written_value
 from edge_agent.sources.readings import Quantity, Reading
 from edge_agent.sources.tail import Tail
 from hushfleet.configuration import did_you_mean
@@ -22,22 +22,31 @@ class CsvFeedSettings:
     """One file and how to read it.
 
     Attributes:
-        path: the file; UTF-8, a header in its first line.
+        path: the file, or with `*` in its name the files that are read one after the other by name; UTF-8, a header in
+            the first line of each.
         time: the column of the time of measurement; without it, rows that are added from now on count as measured when
             they are read.
+        zone: time zone of dates and times that name none, as `UTC`; this device's own without it.
         separator: between columns.
+        decimal: what stands before the decimals of a number.
         units: the unit of a column.
     """
 
     path: Path
     kind: Literal["csv"] = "csv"
     time: str | None = None
+    zone: str | None = None
     separator: str = ","
+    decimal: Literal[".", ","] = "."
     units: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.separator) != 1 or not self.separator.isascii() or self.separator in '"\r\n':
             raise ConfigurationError("a separator is one character, such as , or ;")
+        if self.separator == self.decimal:
+            raise ConfigurationError('decimal is the separator too; set separator = ";", or whatever stands there')
+        if self.zone is not None:
+            time_zone(self.zone)
 
     def open(self, wanted: Mapping[str, float] | None) -> "CsvFeed":
         """See `FeedDescription`."""
@@ -51,6 +60,7 @@ class CsvFeed:
         self._settings = settings
         # Whatever the way to the settings' file was.
         self._place = os.path.abspath(settings.path)
+        self._zone = None if settings.zone is None else time_zone(settings.zone)
         self._catalogue = Catalogue(wanted)
         self._tail = Tail(settings.path, from_start=settings.time is not None, has_header=True)
         self._header = b""
@@ -120,17 +130,21 @@ class CsvFeed:
         if len(cells) != len(self._columns):
             raise MalformedError("a row with more or fewer cells than the header")
         row = dict(zip(self._columns, cells, strict=True))
-        time = now if self._settings.time is None else moment(row[self._settings.time])
+        time = now if self._settings.time is None else moment(row[self._settings.time], self._zone)
         if time is None:
-            raise MalformedError("a row without a time")
+            raise MalformedError(NO_TIME)
         found = []
         for name, cell in row.items():
             if name and name != self._settings.time and cell.strip():
                 try:
-                    found.append(Reading(self._address(name), time, written_value(cell)))
+                    found.append(Reading(self._address(name), time, self._value(cell)))
                 except MalformedError as error:
                     self._catalogue.refused[str(error)] += 1
         return found
+
+    def _value(self, cell: str) -> float | str:
+        number = as_number(cell.strip().replace(",", ".")) if self._settings.decimal == "," else None
+        return written_value(cell) if number is None else number
 
     def _cells(self, line: bytes) -> list[str]:
         try:

@@ -4,10 +4,10 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any, NoReturn
 
-from hushfleet.errors import MalformedError
+from hushfleet.errors import ConfigurationError, MalformedError
 
 LARGEST_PAYLOAD = 2**18
 """Bytes of a document, where nothing else is said."""
@@ -16,6 +16,8 @@ LONGEST_TEXT = 64
 DEEPEST_VALUE = 8
 MOST_VALUES = 256
 """Values that are taken out of one document, and how deep they may lie."""
+
+NO_TIME = "a row whose time is neither a number nor a date and time in ISO 8601"
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _ESCAPED = re.compile(r"~[01]")
@@ -214,18 +216,36 @@ def at(document: object, pointer: str) -> object:
     return found
 
 
-def moment(found: object) -> float | None:
+def time_zone(name: str) -> tzinfo:
+    """The time zone of a name in the IANA's list, such as `Europe/Berlin`.
+
+    Raises:
+        ConfigurationError: this device knows none of that name.
+    """
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        return UTC if name == "UTC" else ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ConfigurationError(
+            f"the time zone {name!r} is not known here; write UTC, or a name such as Europe/Berlin (and install tzdata)"
+        ) from None
+
+
+def moment(found: object, zone: tzinfo | None = None) -> float | None:
     """Seconds since 1970 that a timestamp means; None if it is none.
 
     Args:
         found: a number of seconds, milli-, micro- or nanoseconds since 1970, told apart by its size; or a date and time
-            in ISO 8601, which is local time where it names no zone.
+            in ISO 8601.
+        zone: of a date and time that names none; None for this device's own.
     """
     if isinstance(found, str):
         number = as_number(found)
         if number is None:
             try:
-                return datetime.fromisoformat(found.strip()).timestamp() if len(found) <= LONGEST_TEXT else None
+                read = datetime.fromisoformat(found.strip() if len(found) <= LONGEST_TEXT else "")
+                return (read if read.tzinfo or zone is None else read.replace(tzinfo=zone)).timestamp()
             except (ValueError, OverflowError, OSError):
                 return None
         found = number

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from edge_agent.sources.catalogue import Catalogue
-from edge_agent.sources.payloads import moment, values
+from edge_agent.sources.payloads import NO_TIME, moment, time_zone, values
 from edge_agent.sources.readings import Quantity, Reading
 from hushfleet.configuration import did_you_mean
 from hushfleet.errors import ConfigurationError
@@ -22,6 +22,11 @@ LARGEST_BITE = 5_000
 LONGEST_READ = 1.0
 """Seconds after which a query is given up: a table may be a view of anything."""
 _LOCKED_FOR = 0.1
+_REMEDIES = {
+    "SQLITE_BUSY": "its writer has locked it; it is tried again",
+    "SQLITE_CANTOPEN": "let the agent's user read it and, if it is in WAL mode, write in its directory",
+    "SQLITE_NOTADB": "it is no SQLite file; name another",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,8 @@ class SqliteFeedSettings:
         table: a table whose rows are numbered as they come (it has a rowid), and are not changed later.
         time: the column of the time of measurement; without it, rows that are added from now on count as measured when
             they are read.
+        zone: time zone of dates and times that name none; `UTC` for those that SQLite makes itself, as
+            `CURRENT_TIMESTAMP` does; this device's own without it.
         units: the unit of a column.
     """
 
@@ -40,7 +47,12 @@ class SqliteFeedSettings:
     table: str
     kind: Literal["sqlite"] = "sqlite"
     time: str | None = None
+    zone: str | None = None
     units: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.zone is not None:
+            time_zone(self.zone)
 
     def open(self, wanted: Mapping[str, float] | None) -> "SqliteFeed":
         """See `FeedDescription`."""
@@ -54,6 +66,7 @@ class SqliteFeed:
         self._settings = settings
         # Whatever the way to the settings' file was.
         self._place = os.path.abspath(settings.path)
+        self._zone = None if settings.zone is None else time_zone(settings.zone)
         self._catalogue = Catalogue(wanted)
         self._last: int | None = None if settings.time is None else 0
         self._file = (0, 0)
@@ -85,7 +98,8 @@ class SqliteFeed:
             self._trouble = str(error)
         except (sqlite3.Error, OSError, OverflowError, UnicodeDecodeError) as error:
             # The text of an error may quote a statement, never a value.
-            self._trouble = f"cannot read {path}: {type(error).__name__}; is it an SQLite file that is not locked?"
+            why = getattr(error, "sqlite_errorname", type(error).__name__)
+            self._trouble = f"cannot read {path}: {_REMEDIES.get(why, why + '; is it an SQLite file?')}"
         else:
             self._trouble = None
             return self._catalogue.take(found)
@@ -143,9 +157,9 @@ class SqliteFeed:
         return columns
 
     def _row(self, row: dict[str, Any], now: float) -> list[Reading]:
-        at = now if self._settings.time is None else moment(row.pop(self._settings.time))
+        at = now if self._settings.time is None else moment(row.pop(self._settings.time), self._zone)
         if at is None:
-            self._catalogue.refused["a row without a time"] += 1
+            self._catalogue.refused[NO_TIME] += 1
             return []
         found, refused = values(row.items())
         self._catalogue.refused.update(refused)

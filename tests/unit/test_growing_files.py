@@ -4,7 +4,9 @@ import os
 import socket
 import sqlite3
 import tracemalloc
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from broker.local import free_port
 from edge_agent.sources import sqlite_feed, tail
 from edge_agent.sources.csv_feed import CsvFeedSettings
 from edge_agent.sources.influx_feed import InfluxFeedSettings
+from edge_agent.sources.payloads import NO_TIME
 from edge_agent.sources.readings import Feed, Reading
 from edge_agent.sources.sqlite_feed import SqliteFeedSettings
 from edge_agent.sources.tail import LONGEST_LINE, Tail
@@ -206,8 +209,72 @@ def test_headers_that_do_not_fit_are_told(tmp_path: Path) -> None:
     assert feed.trouble == f"{tmp_path / 'bare.csv'}, line 1 holds numbers; name the columns in it"
     assert feed.quantities() == []
     feed.close()
-    with pytest.raises(ConfigurationError, match="one character"):
-        CsvFeedSettings(path, separator="::")
+    mistakes: list[tuple[dict[str, Any], str]] = [
+        ({"separator": "::"}, "one character"),
+        ({"decimal": ","}, "decimal is the separator too"),
+        ({"zone": "Mars/Olympus"}, "the time zone 'Mars/Olympus' is not known here"),
+    ]
+    for wrong, why in mistakes:
+        with pytest.raises(ConfigurationError, match=why):
+            CsvFeedSettings(path, **wrong)
+
+
+def test_a_file_written_anew_in_its_place_with_other_columns_gives_none_of_them_to_the_old(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("t,x,y\n1700000000,1,2\n")
+    feed = CsvFeedSettings(path, time="t").open(None)
+    assert found(feed) == [("x", 1.7e9, 1.0), ("y", 1.7e9, 2.0)]
+    path.write_text("t,y,x\n1700000001,3,4\n1700000002,5,6\n")
+    assert {address: value for address, _, value in found(feed)} == {"y": 5.0, "x": 6.0}
+    assert dict(feed.refused) == {"a file that was cut short, and is read anew": 1}
+    feed.close()
+
+
+def test_a_folder_of_files_is_read_one_after_the_other(tmp_path: Path) -> None:
+    """As of a logger that begins one each day; the address stays."""
+    for day in (1, 2):
+        append(tmp_path / f"2026-11-0{day}.csv", f"t,x\n170000000{day},{day}\n")
+    append(tmp_path / "notes.txt", "t,x\n1700000000,9\n")
+    feed = CsvFeedSettings(tmp_path / "*.csv", time="t").open(None)
+    assert [one for _ in range(4) for one in found(feed)] == [("x", 1_700_000_001.0, 1.0), ("x", 1_700_000_002.0, 2.0)]
+    append(tmp_path / "2026-11-02.csv", "1700000003,3\n")
+    append(tmp_path / "2026-11-03.csv", "t,y,x")
+    assert [value for _ in range(3) for _, _, value in found(feed)] == [3.0]
+    assert "first line is not complete" in str(feed.trouble)
+    append(tmp_path / "2026-11-03.csv", "\n1700000004,5,4\n")
+    assert found(feed) == [("y", 1_700_000_004.0, 5.0), ("x", 1_700_000_004.0, 4.0)]
+    # Cut short, it is read anew itself; one that is older is not gone back to.
+    (tmp_path / "2026-11-03.csv").write_text("t,x\n1700000005,5\n")
+    append(tmp_path / "2026-10-31.csv", "t,x\n1700000000,0\n")
+    assert [one for _ in range(3) for one in found(feed)] == [("x", 1_700_000_005.0, 5.0)]
+    assert [one.address for one in feed.quantities()] == [f"{tmp_path}/*.csv#x", f"{tmp_path}/*.csv#y"]
+    (tmp_path / "2026-11-03.csv").unlink()
+    assert found(feed) == []
+    append(tmp_path / "2026-11-04.csv", "t,x\n1700000006,6\n")
+    assert [one for _ in range(2) for one in found(feed)] == [("x", 1_700_000_006.0, 6.0)]
+    feed.close()
+    newest = CsvFeedSettings(tmp_path / "*.csv").open(None)
+    assert found(newest) == []
+    append(tmp_path / "2026-11-04.csv", "1700000007,7\n")
+    assert [value for _, _, value in found(newest)] == [1_700_000_007.0, 7.0]
+    newest.close()
+
+
+def test_decimal_commas_and_times_of_a_named_zone(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    append(
+        path,
+        "\ufeffZeit;Temperatur;Zustand\r\n2026-11-30 12:00:00;21,5;ein, aus\r\n2026-11-30T12:00:00Z;-,5;1.000,5\r\n",
+    )
+    feed = CsvFeedSettings(path, time="Zeit", zone="Europe/Berlin", separator=";", decimal=",").open(None)
+    noon = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()
+    assert found(feed) == [
+        ("Temperatur", noon - 3600, 21.5),
+        ("Zustand", noon - 3600, "ein, aus"),
+        ("Temperatur", noon, -0.5),
+        ("Zustand", noon, "1.000,5"),
+    ]
+    feed.close()
 
 
 def test_what_was_read_before_is_passed_over(tmp_path: Path) -> None:
@@ -247,9 +314,19 @@ def test_a_table_that_grows(database: Path) -> None:
     assert found(feed) == []
     insert(database, (1_700_000_001, None, None, None), (None, 1.0, None, None), (1_700_000_002, 2, "x" * 99, None))
     assert found(feed) == [(f"{TABLE}/temperature", 1_700_000_002.0, 2.0)]
-    assert feed.refused == {"a row without a time": 1, "a text that is too long or cannot be printed": 1}
+    assert feed.refused == {NO_TIME: 1, "a text that is too long or cannot be printed": 1}
     units = {one.address.partition("/")[2]: one.unit for one in feed.quantities()}
     assert units[str(database)[1:] + f"#{TABLE}/temperature"] == "°C"
+
+
+def test_times_that_sqlite_makes_are_of_the_zone_that_is_named(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "log.db") as store:
+        store.execute("CREATE TABLE log (at TEXT DEFAULT CURRENT_TIMESTAMP, x REAL)")
+        store.execute("INSERT INTO log (x) VALUES (1)")
+        (moment,) = store.execute("SELECT unixepoch(at) FROM log").fetchone()
+    store.close()
+    (reading,) = found(SqliteFeedSettings(tmp_path / "log.db", "log", time="at", zone="UTC").open(None))
+    assert reading == ("log/x", float(moment), 1.0)
 
 
 def test_only_new_rows_count_without_a_time_and_large_tables_come_in_bites(
@@ -329,13 +406,13 @@ def test_what_cannot_be_read_is_told(database: Path, tmp_path: Path, monkeypatch
     (tmp_path / "no.db").write_bytes(b"4711" * 1000)
     feed = SqliteFeedSettings(tmp_path / "no.db", "x").open(None)
     assert found(feed) == []
-    assert "is it an SQLite file" in str(feed.trouble)
+    assert "it is no SQLite file" in str(feed.trouble)
     assert "4711" not in str(feed.trouble)
     with sqlite3.connect(database, isolation_level=None) as writer:
         writer.execute("BEGIN EXCLUSIVE")
         feed = SqliteFeedSettings(database, TABLE).open(None)
         assert found(feed) == []
-        assert "not locked" in str(feed.trouble)
+        assert "its writer has locked it; it is tried again" in str(feed.trouble)
         writer.execute("COMMIT")
         found(feed)
         assert feed.trouble is None
