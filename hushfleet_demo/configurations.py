@@ -51,7 +51,8 @@ statistics_every = {statistics_every}
 evidence = true
 
 [setup]
-{setup}
+cards = 6
+keys = 12
 ready = 20
 """
 

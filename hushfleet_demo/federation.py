@@ -18,6 +18,17 @@ NO_NEWS = 90.0
 """Seconds without any event after which something has gone wrong."""
 
 
+RULES = {
+    "committee_min": 4,
+    "recoveries": 1,
+    "smallest_survivor_set": 6,
+    "assumed_colluders": 1,
+    "interval": 0,
+    "epoch_rounds": 32,
+}
+"""Of a demo's policy, beside those that follow from the task."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One device of the federation.
@@ -56,9 +67,8 @@ class Plan:
     Attributes:
         name, model: of the fleet and of the model.
         task: what is learned.
-        policy: the lines of `[policy]` beside those that follow from the task.
-        setup: the lines of the coordinator's `[setup]`: seconds for cards and for keys.
         parts: the devices, those of one role side by side.
+        policy: what it has other than `RULES`.
         schema: the `[schema]` of what devices make of their sensors' readings, or of what their files hold; or empty.
         described: whether the fleet is described before the first round of training and after the last.
     """
@@ -66,9 +76,8 @@ class Plan:
     name: str
     model: str
     task: Task
-    policy: dict[str, int]
-    setup: dict[str, int]
     parts: tuple[Part, ...]
+    policy: dict[str, int] = field(default_factory=dict)
     schema: str = ""
     described: bool = False
 
@@ -155,7 +164,8 @@ class Federation:
 
     def _rules(self) -> Path:
         task = self.plan.task
-        policy = self.plan.policy | {"clip": task.clip, "largest_survivor_set": task.largest_survivor_set}
+        limits = {"clip": task.clip, "largest_survivor_set": task.largest_survivor_set}
+        policy = RULES | self.plan.policy | limits
         layers = (
             f'    {{ in = {layer.inputs}, out = {layer.outputs}, act = "{layer.act}" }},' for layer in task.layers
         )
@@ -185,7 +195,6 @@ class Federation:
                 momentum=task.momentum,
                 codec=task.codec,
                 statistics_every=self._rounds if self.plan.described else 0,
-                setup=lines(self.plan.setup),
             ),
         )
 

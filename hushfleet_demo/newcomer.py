@@ -102,3 +102,31 @@ class Newcomers:
             splits.append(split)
             each(split)
         return splits
+
+
+class OneIsNew:
+    """What examples of newcomers have in common; the rest of an `Example` is theirs.
+
+    Args:
+        fleet: the recordings.
+        new: the device that is new in the federation.
+
+    Attributes:
+        choices: see `Example`.
+    """
+
+    def __init__(self, fleet: Newcomers, new: str) -> None:
+        self.fleet, self.new = fleet, new
+        self.choices = len(fleet.recordings)
+
+    def judged(self) -> Rows:
+        """The new device's rows of the time in which nobody trains."""
+        return self.fleet.recording(self.new).between(*self.fleet.judged)
+
+    def without_federation(self) -> tuple[float, float]:
+        """See `Example`."""
+        return self.fleet.without_federation(self.new)
+
+    def splits(self, count: int, each: Callable[[Split], None]) -> list[Split]:
+        """See `Example`."""
+        return self.fleet.splits(count, each)

@@ -11,9 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hushfleet.wire.layers import Dense
-from hushfleet_demo.comparison import Split
 from hushfleet_demo.federation import Course, Federation, Plan
-from hushfleet_demo.newcomer import Newcomers
+from hushfleet_demo.newcomer import Newcomers, OneIsNew
 from hushfleet_demo.outcome import Finding, Words
 from hushfleet_demo.task import Flat, Task
 from hushfleet_demo.turbines_alarms import alarms
@@ -57,7 +56,7 @@ channels = [
 """Rows come from files, but what the masked sums tell of a model follows a schema."""
 
 
-class Turbines:
+class Turbines(OneIsNew):
     """The example: an `Example`."""
 
     words = Words(
@@ -78,35 +77,16 @@ class Turbines:
     fewest_rounds = 1
 
     def __init__(self) -> None:
-        self._fleet = Newcomers(TASK, load_turbines(), OWN, JUDGED)
-        self.choices = len(self._fleet.recordings)
+        super().__init__(Newcomers(TASK, load_turbines(), OWN, JUDGED), NEW)
 
     def federation(self, directory: Path, rounds: int, changed: Callable[[Course], None]) -> Federation:
         """Four turbines, each a participant and a member of the committee."""
-        policy = {
-            "committee_min": 4,
-            "recoveries": 1,
-            "smallest_survivor_set": 3,
-            "assumed_colluders": 1,
-            "tiny_fleet": True,
-            "interval": 0,
-            "epoch_rounds": 32,
-            "noiseless_statistics": True,
-        }
-        parts = self._fleet.parts(NEW, members=4)
-        setup = {"cards": 6, "keys": 12}
-        plan = Plan("la-haute-borne", "power-curve", TASK, policy, setup, parts, SCHEMA, described=True)
+        parts = self.fleet.parts(NEW, members=4)
+        policy = {"smallest_survivor_set": 3, "tiny_fleet": True, "noiseless_statistics": True}
+        plan = Plan("la-haute-borne", "power-curve", TASK, parts, policy, SCHEMA, described=True)
         return Federation(directory, plan, rounds, changed)
-
-    def without_federation(self) -> tuple[float, float]:
-        """The new turbine's error: of a model of its own days, and of one of everybody's rows."""
-        return self._fleet.without_federation(NEW)
 
     def finding(self, model: Flat, course: Course) -> Finding:
         """Alarms at the new turbine."""
-        fleet = self._fleet
+        fleet = self.fleet
         return alarms(TASK, model, fleet.alone(NEW), fleet.recording(NEW), JUDGED, course.described)
-
-    def splits(self, count: int, each: Callable[[Split], None]) -> list[Split]:
-        """Each of the first `count` turbines as the new one."""
-        return self._fleet.splits(count, each)

@@ -65,15 +65,7 @@ class Watch:
             # Neither members nor killed on the way: theirs is the traffic of a participant.
             *(Part(_device(one), "participant", one.rows, measured=_device(one) != victim) for one in plain),
         )
-        policy = {
-            "committee_min": 4,
-            "recoveries": 1,
-            "smallest_survivor_set": 6,
-            "assumed_colluders": 1,
-            "interval": 0,
-            "epoch_rounds": 16,
-        }
-        plan = Plan("watch-demo", "shoulder-exercises", TASK, policy, {"cards": 6, "keys": 12}, parts)
+        plan = Plan("watch-demo", "shoulder-exercises", TASK, parts, {"epoch_rounds": 16})
         return WatchFederation(directory, plan, rounds, changed, victim, lost)
 
     def without_federation(self) -> tuple[float, float]:

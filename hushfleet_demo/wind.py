@@ -13,9 +13,8 @@ import numpy as np
 
 from hushfleet.learning.layers import forward
 from hushfleet.wire.layers import Dense
-from hushfleet_demo.comparison import Split
 from hushfleet_demo.federation import Course, Federation, Plan
-from hushfleet_demo.newcomer import Newcomers
+from hushfleet_demo.newcomer import Newcomers, OneIsNew
 from hushfleet_demo.outcome import Finding, Words, masked_row
 from hushfleet_demo.task import Flat, Task
 from hushfleet_demo.wind_data import FEATURES, RANGE, load_stations
@@ -46,7 +45,7 @@ TASK = Task(
 )
 
 
-class Wind:
+class Wind(OneIsNew):
     """The example: an `Example`."""
 
     words = Words(
@@ -67,30 +66,17 @@ class Wind:
     fewest_rounds = 1
 
     def __init__(self) -> None:
-        self._fleet = Newcomers(TASK, load_stations(), OWN, JUDGED)
-        self.choices = len(self._fleet.recordings)
+        super().__init__(Newcomers(TASK, load_stations(), OWN, JUDGED), NEW)
 
     def federation(self, directory: Path, rounds: int, changed: Callable[[Course], None]) -> Federation:
         """Twelve stations, some of them members of the committee."""
-        policy = {
-            "committee_min": 4,
-            "recoveries": 1,
-            "smallest_survivor_set": 6,
-            "assumed_colluders": 1,
-            "interval": 0,
-            "epoch_rounds": 32,
-        }
-        parts = self._fleet.parts(NEW, MEMBERS)
-        plan = Plan("irish-wind", "tomorrows-wind", TASK, policy, {"cards": 6, "keys": 12}, parts)
+        parts = self.fleet.parts(NEW, MEMBERS)
+        plan = Plan("irish-wind", "tomorrows-wind", TASK, parts)
         return Federation(directory, plan, rounds, changed)
-
-    def without_federation(self) -> tuple[float, float]:
-        """The new station's error: of a model of its own days, and of one of everybody's rows."""
-        return self._fleet.without_federation(NEW)
 
     def finding(self, model: Flat, course: Course) -> Finding:
         """The forecasts beside what came, and how far off the rule is that tomorrow is as today."""
-        rows = self._fleet.recording(NEW).between(*JUDGED)
+        rows = self.judged()
         today, came = (rows.x[:, 0] + 1) / 2, rows.y[:, 0]
         forecasts = forward(model, TASK.layers, rows.x)[:SHOWN, 0]
 
@@ -107,7 +93,3 @@ class Wind:
             ],
             draw,
         )
-
-    def splits(self, count: int, each: Callable[[Split], None]) -> list[Split]:
-        """Each of the first `count` stations as the new one."""
-        return self._fleet.splits(count, each)

@@ -22,7 +22,6 @@ from hushfleet_demo.turbines_data import RECORDINGS as TURBINES
 from hushfleet_demo.turbines_data import load_turbines
 from hushfleet_demo.watch_data import RECORDINGS as WATCH
 from hushfleet_demo.wind_data import RECORDINGS as WIND
-from hushfleet_demo.wind_data import load_stations
 
 pytestmark = pytest.mark.integration
 
@@ -111,8 +110,7 @@ def test_twelve_stations_forecast_the_wind_of_a_new_one(tmp_path: Path) -> None:
     assert (found["devices"], found["rounds"], found["all_splits"]["splits"]) == (12, 3, 1)
     assert "tomorrow is as today  " in said
     model = read_evidence(kept / "evidence", *wind.TASK.form(12)).model
-    new = next(station for station in load_stations() if station.name == wind.NEW)
-    error = wind.TASK.judge(model, new.between(*wind.JUDGED))
+    error = wind.TASK.judge(model, wind.Wind().judged())
     assert found["accuracy"]["federated_unseen"] == pytest.approx(error)
     assert 0.05 < error < 0.1
     assert (tmp_path / "wind.png").read_bytes().startswith(b"\x89PNG")
@@ -136,7 +134,9 @@ def test_six_homes_from_their_sensors_into_home_assistants_topics(tmp_path: Path
     assert "the agent is killed, and all its entities are unavailable" in words
     # The homes have gone on since: some of the newest windows were not yet there when the agent looked.
     model = read_evidence(kept / "evidence", *home.TASK.form(6)).model
-    assert found["accuracy"]["federated_unseen"] == pytest.approx(home.SimulatedHomes().judge(model), rel=0.02)
+    assert found["accuracy"]["federated_unseen"] == pytest.approx(
+        home.TASK.judge(model, home.SimulatedHomes().judged()), rel=0.02
+    )
     assert (tmp_path / "home.png").read_bytes().startswith(b"\x89PNG")
     assert processes_below(kept) == []
 
