@@ -92,7 +92,7 @@ def test_four_turbines_expect_the_power_of_a_new_one(tmp_path: Path) -> None:
     assert (tmp_path / "turbines.png").read_bytes().startswith(b"\x89PNG")
     assert "alarms at R80711" in said
     model = read_evidence(kept / "evidence", *turbines.TASK.form(4)).model
-    error = turbines.TASK.judge(model, load_turbines()[0].between(*turbines.JUDGED))
+    error = turbines.TASK.judge(model, turbines.Turbines().judged())
     assert found["accuracy"]["federated_unseen"] == pytest.approx(error)
     check_masked_errors(kept / "logs")
     check_threshold(kept / "state" / "coordinator" / "statistics.json", model)
