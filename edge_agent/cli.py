@@ -141,19 +141,21 @@ def discover(config: Path, seconds: float) -> None:
     """List what the feeds of CONFIG have to offer, and propose lines that name what is to be read; store nothing."""
     from edge_agent.discovery import discover as listen
     from edge_agent.discovery import proposal, table
+    from edge_agent.sources.labels import LABEL
 
     settings = load(config, AgentSettings)
     if not settings.feeds:
         raise ConfigurationError(f"{config} has no [[feed]]; name one to look at (docs/sensors.md)")
     click.echo(f"listening for {seconds:g} s; nothing is stored")
     found = listen(settings.feeds, seconds)
+    taken = {LABEL, *(channel.name for channel in settings.sensors.channel)} if settings.sensors else {LABEL}
     for number, (feed, seen) in enumerate(zip(settings.feeds, found, strict=True), start=1):
         click.echo(f"\nfeed {number}, {feed.kind}: {len(seen.quantities)} quantities")
         if seen.quantities:
             for line in table(seen.quantities):
                 click.echo(line)
             click.echo("\n# Keep what is to be read, under the name of its channel in the fleet's schema:")
-            for line in proposal(seen.quantities):
+            for line in proposal(seen.quantities, taken):
                 click.echo(line)
         for reason, count in seen.refused.items():
             _say("refused", f"{count} times {reason}")

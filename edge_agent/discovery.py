@@ -1,5 +1,6 @@
 """What an owner's feeds have to offer, for the owner alone: listened to for a while, shown, and forgotten."""
 
+import itertools
 import json
 import re
 import time
@@ -67,12 +68,18 @@ def table(quantities: list[Quantity]) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def proposal(quantities: list[Quantity]) -> Iterator[str]:
-    """Lines for the agent's settings that name everything that can be read as a channel, to choose from."""
+def proposal(quantities: list[Quantity], taken: set[str]) -> Iterator[str]:
+    """Lines for the agent's settings that name everything that can be read as a channel, to choose from.
+
+    Args:
+        quantities: what there is.
+        taken: names that something has already; those given here are added.
+    """
     for quantity in filter(lambda one: one.readable, quantities):
         yield ""
         yield "[[sensors.channel]]"
-        yield f"name = {_quoted(re.split('[#/]', quantity.address.rstrip('#/'))[-1])}"
+        taken.add(name := next(one for one in _names(quantity.address) if one not in taken))
+        yield f"name = {_quoted(name)}"
         yield f"address = {_quoted(quantity.address)}"
         if quantity.unit:
             yield f"unit = {_quoted(canonical(quantity.unit))}"
@@ -81,6 +88,14 @@ def proposal(quantities: list[Quantity]) -> Iterator[str]:
         if quantity.values:
             numbers = ", ".join(f"{_quoted(text)} = {number}" for number, text in enumerate(quantity.values))
             yield f"values = {{ {numbers} }}"
+
+
+def _names(address: str) -> Iterator[str]:
+    """What a quantity may be called: by the end of its address, by more of it, or with a number."""
+    # Many a topic ends with the word alone: what is before it tells one from another.
+    parts = [*filter(None, re.split("[#/]", address.rstrip("#/").removesuffix("/state")))] or [address]
+    yield from (" ".join(parts[-count:]) for count in range(1, len(parts) + 1))
+    yield from (f"{parts[-1]} {number}" for number in itertools.count(2))
 
 
 def rate(readings: float | None) -> str:

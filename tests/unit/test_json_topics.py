@@ -105,13 +105,41 @@ def test_the_table_and_the_proposal_are_for_people(tmp_path: Path) -> None:
     ]
     assert rate(None) == ""
     file = tmp_path / "agent.toml"
-    file.write_text("\n".join(proposal([*found, Quantity("x", readable=False)])).replace("sensors.channel", "channel"))
+    file.write_text(
+        "\n".join(proposal([*found, Quantity("x", readable=False)], set())).replace("sensors.channel", "channel")
+    )
     channels = load(file, SensorSettings).channel
     assert channels == (
         ChannelSettings("temperature", "kitchen#/temperature", "degC", hold=30.0),
         ChannelSettings('say "x"', 'say "x"#', hold=0.06, values={"OFF": 0.0, "ON": 1.0}),
         ChannelSettings("lock", "door#/lock"),
     )
+
+
+def test_no_name_is_proposed_twice() -> None:
+    addresses = [
+        "livingroom/sensor/pressure/state#",
+        "livingroom/sensor/temperature/state#",
+        "zigbee2mqtt/plug#/state",
+        "tele/a/SENSOR#/BME280/Temperature",
+        "tele/a/SENSOR#/DS18B20/Temperature",
+        "tele/b/SENSOR#/DS18B20/Temperature",
+        "x#/label",
+        "label",
+    ]
+    taken = {"label"}
+    lines = list(proposal([Quantity(address) for address in addresses], taken))
+    assert [line for line in lines if line.startswith("name")] == [
+        'name = "pressure"',
+        'name = "temperature"',
+        'name = "plug"',
+        'name = "Temperature"',
+        'name = "DS18B20 Temperature"',
+        'name = "SENSOR DS18B20 Temperature"',
+        'name = "x label"',
+        'name = "label 2"',
+    ]
+    assert len(taken) == 9
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_agent.inference import Topics, discovery
 from edge_agent.sources.decoders import home_assistant, zigbee2mqtt
 from edge_agent.sources.decoders.decoder import Decoder, Message
 from edge_agent.sources.decoders.home_assistant import HomeAssistant
@@ -15,6 +16,7 @@ from edge_agent.sources.decoders.tasmota import Tasmota
 from edge_agent.sources.decoders.zigbee2mqtt import Zigbee2Mqtt
 from edge_agent.sources.readings import Quantity
 from hushfleet.errors import MalformedError
+from hushfleet.wire.schema import Channel, Schema
 
 
 def message(topic: str, content: Any, retained: bool = False) -> Message:
@@ -249,6 +251,16 @@ def test_a_single_component_with_a_base_topic() -> None:
     assert found(decoder, "garden/pump/state", b"4") == {"garden/pump/state#": 4.0}
     _, (other,) = announced("homeassistant/sensor/x/config", {"~": "/state", "stat_t": "a~"})
     assert other.address == "a/state#"
+
+
+def test_what_agents_announce_is_not_read() -> None:
+    rules = Schema(
+        bytes(16), 0, 1, 1, bytes(32), (Channel("t", "degC", 0.0, 1.0),), 1.0, 2, 1, 0.0, 0, "value", (), 0, 0
+    )
+    topics = Topics("hushfleet", "homeassistant", "pump", "hushfleet_1")
+    decoder, quantities = announced(topics.config, json.loads(discovery(rules, topics)))
+    assert list(quantities) == []
+    assert not decoder.covers(topics.state)
 
 
 def test_esphome_announces_itself_so() -> None:

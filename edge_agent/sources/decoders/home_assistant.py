@@ -28,6 +28,8 @@ from hushfleet.errors import MalformedError
 
 MOST_ENTITIES = 2048
 """Of one broker; more are not read."""
+OWN_ORIGIN = "hushfleet"
+"""As agents announce what they decide."""
 LONGEST_TEMPLATE = 256
 """Characters of a template that is looked at."""
 
@@ -105,6 +107,9 @@ class HomeAssistant:
         announced = parse_json(message.payload)
         if not isinstance(announced, dict):
             raise MalformedError("a discovery message that is no JSON object")
+        if table_of(_long(announced).get("origin")).get("name") == OWN_ORIGIN:
+            # A model's scores are not to be what it learns from.
+            return Decoded()
         platform = message.topic.removeprefix(f"{self._prefix}/").split("/")[0]
         others = sum(map(len, self._announced.values()))
         entities: list[_Entity] = []
