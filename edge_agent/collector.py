@@ -19,6 +19,8 @@ PAUSE = 0.2
 """Seconds between two looks at the feeds, where nobody waits for what they say."""
 _SETTLING = 3.0
 """Seconds after the start in which nothing is told yet of what hinders: connections take a moment."""
+_CHECK_EVERY = 60.0
+"""Seconds between two looks at the units that sensors announce."""
 _NO_NUMBER = "a text that the settings give no number"
 _TOO_OLD = "a time longer ago than keep says"
 
@@ -52,6 +54,7 @@ class Collector:
         since_start: Callable[[], float] = running,
     ) -> None:
         self._label, self._channels, self._store, self._journal = sensors.label, sensors.addresses(), store, journal
+        self._sensors = sensors
         self._longest = sensors.keep.days * 86_400
         self._after, self._since_start, self._watch = after, since_start, ClockWatch()
         self._set_count, self._moved = 0, 0.0
@@ -59,7 +62,7 @@ class Collector:
         self._kept: Counter[str] = Counter()
         self._newest: dict[str, float] = {}
         self.trouble: dict[str, str] = {}
-        self._settled = time.monotonic() + _SETTLING
+        self._check_at = self._settled = time.monotonic() + _SETTLING
         wanted = self._wanted(time.time())
         with ExitStack() as opened:
             self._feeds: list[Feed] = []
@@ -107,6 +110,7 @@ class Collector:
             except HushfleetError as error:
                 trouble = str(error)
             self._tell(f"feed {number}", trouble)
+        self._check_units()
         try:
             self._store.tick(now)
         except ConfigurationError as error:
@@ -119,6 +123,15 @@ class Collector:
             pause, trouble = PAUSE, str(error)
         self._tell("decisions", trouble)
         return pause
+
+    def _check_units(self) -> None:
+        """Once a minute: a sensor may be set to another unit, or replaced."""
+        if time.monotonic() < self._check_at:
+            return
+        self._check_at = time.monotonic() + _CHECK_EVERY
+        wrong = self._sensors.announced_otherwise(one for feed in self._feeds for one in feed.quantities())
+        for name in {one.name for channels in self._channels.values() for one in channels}:
+            self._tell(f"unit of {name}", wrong.get(name))
 
     def _take(self, reading: Reading) -> None:
         for channel in self._channels.get(reading.address, ()):

@@ -9,6 +9,7 @@ from typing import Any
 from edge_agent.settings import AgentSettings
 from edge_agent.sources.clock import ClockWatch, running
 from edge_agent.sources.sensors import ChannelSettings
+from hushfleet.units import canonical
 from hushfleet.wire.schema import Channel, Schema
 
 _PAUSE = 0.1
@@ -23,12 +24,14 @@ class Heard:
         channel: this device's settings of it.
         times, values: in the order of arrival; values in this device's unit.
         texts: readings that were text without a number.
+        unit: what the sensor says that they are in, if it says so.
     """
 
     channel: ChannelSettings
     times: "array[float]" = field(default_factory=lambda: array("d"))
     values: "array[float]" = field(default_factory=lambda: array("d"), repr=False)
     texts: int = 0
+    unit: str | None = None
 
 
 def listen(settings: AgentSettings, seconds: float) -> tuple[list[Heard], list[float], list[str]]:
@@ -51,6 +54,9 @@ def listen(settings: AgentSettings, seconds: float) -> tuple[list[Heard], list[f
                 for channel in addresses.get(reading.address, ()):
                     _take(heard[channel.name], reading.time, channel.number(reading.value))
             time.sleep(_PAUSE)
+        for quantity in (quantity for feed in feeds for quantity in feed.quantities()):
+            for channel in addresses.get(quantity.address, ()):
+                heard[channel.name].unit = quantity.unit
         return list(heard.values()), moved, [feed.trouble for feed in feeds if feed.trouble]
     finally:
         for feed in feeds:
@@ -109,6 +115,9 @@ def _row(heard: Heard, channel: Channel, now: float) -> tuple[str, ...]:
     left_out = [f"{count} {reason.replace('_', ' ')}" for reason, count in counts.reasons().items() if count]
     if heard.texts:
         left_out.append(f"{heard.texts} text without a number")
+    expected = heard.channel.unit or channel.unit
+    if heard.unit and canonical(heard.unit) != canonical(expected):
+        left_out.append(f"none, but the sensor announces {heard.unit}, not {expected}: correct unit?")
     return (
         channel.name,
         heard.channel.address,

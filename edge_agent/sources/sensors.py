@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,12 +11,13 @@ from edge_agent.sources.clock import CLOCK, SET, twice
 from edge_agent.sources.found import Found
 from edge_agent.sources.labels import LABEL, LabelSettings, as_told, by_rules
 from edge_agent.sources.quality import Cleaning, Counts, Series, clean
+from edge_agent.sources.readings import Quantity
 from edge_agent.sources.rows import MEMORY, Head, Judge, LocalData, Rows, rows_in
 from edge_agent.sources.store import Keep, ReadingStore
 from edge_agent.sources.windows import Grid, Windows, contents, forecasts, resample, windows
 from hushfleet.configuration import Range, did_you_mean
 from hushfleet.errors import ConfigurationError
-from hushfleet.units import conversion
+from hushfleet.units import canonical, conversion
 from hushfleet.wire.documents import ModelSpec
 from hushfleet.wire.schema import ANOMALY, CLASSES, FORECAST, VALUE, Channel, Schema
 
@@ -88,6 +90,17 @@ class SensorSettings:
         for one in self.channel:
             found[one.address] = (*found.get(one.address, ()), one)
         return found
+
+    def announced_otherwise(self, quantities: Iterable[Quantity]) -> dict[str, str]:
+        """By channel: that its sensor announces another unit than these settings name, with the remedy."""
+        addresses = self.addresses()
+        return {
+            one.name: f"{quantity.address} is announced in {quantity.unit}, the settings say {one.unit!r}; correct "
+            "unit, unless the announcement is wrong"
+            for quantity in quantities
+            for one in addresses.get(quantity.address, ())
+            if one.unit and quantity.unit and canonical(one.unit) != canonical(quantity.unit)
+        }
 
     def mapped(self, schema: Schema) -> list[ChannelSettings]:
         """This device's settings of each channel of the schema, in its order.

@@ -3,12 +3,16 @@
 import time
 from pathlib import Path
 
+import pytest
+
 from edge_agent.collector import Collector
+from edge_agent.hearing import Heard, table
 from edge_agent.sources.csv_feed import CsvFeedSettings
 from edge_agent.sources.labels import LabelSettings
 from edge_agent.sources.sensors import ChannelSettings, SensorSettings
 from edge_agent.sources.store import ReadingStore
 from hushfleet.journal import Journal
+from hushfleet.wire.schema import Channel, Schema
 
 DEADLINE = 20.0
 
@@ -64,3 +68,35 @@ def test_what_is_older_than_what_is_kept_is_not_written_and_counted(tmp_path: Pa
     assert store.readings("flow")[1].tolist() == [2]
     assert collector.view()["dropped"] == {"a time longer ago than keep says": 1}
     collector.close()
+
+
+def test_a_sensor_that_announces_another_unit_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_agent.collector._SETTLING", 0.0)
+    path = tmp_path / "pump.csv"
+    path.write_text(f"at,flow,heat\n{time.time() - 9},1,2\n")
+    mapped = (
+        ChannelSettings("flow", f"{path}#flow", unit="m3/h"),
+        ChannelSettings("heat", f"{path}#heat", unit="degC"),
+    )
+    feed, sensors = CsvFeedSettings(path, time="at", units={"flow": "L/min", "heat": "°C"}), SensorSettings(mapped)
+    collector = Collector([feed], sensors, ReadingStore(tmp_path / "readings.db", sensors.keep), Journal("text"))
+    end = time.monotonic() + DEADLINE
+    while not collector.trouble:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    said = (
+        "pump.csv#flow is announced in L/min, the settings say 'm3/h'; correct unit, unless the announcement is wrong"
+    )
+    assert list(collector.trouble) == ["unit of flow"]
+    assert said in collector.trouble["unit of flow"]
+    collector.close()
+
+
+def test_agent_test_shows_that_a_sensor_announces_another_unit() -> None:
+    row = Channel("temperature", "degC", -40.0, 85.0)
+    rules = Schema(bytes(16), 0, 1, 1, bytes(32), (row,), 1.0, 2, 1, 0.0, 0, "value", (), 0, 0)
+    for announced, said in (("°F", "none, but the sensor announces °F, not degC"), ("°C", ""), (None, "")):
+        heard = Heard(ChannelSettings("temperature", "t#"), unit=announced)
+        _, line = table([heard], rules, 0.0)
+        assert said in line
+        assert ("announces" in line) == bool(said)
