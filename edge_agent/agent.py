@@ -262,11 +262,10 @@ class Agent:
         """Counts as of the last minute: they move all the time, and would have the status written all the time."""
         if self._collector is None:
             return {"sensors": None, "decisions": None}
-        at_work = self._decisions.at_work() if self._decisions else None
-        matters = (dict(self._collector.trouble), at_work and at_work.version)
+        decisions = self._decisions.view() if self._decisions else None
+        matters = (dict(self._collector.trouble), decisions and decisions | {"told": None})
         if not 0 <= now - self._described < COMMIT_EVERY or matters != self._mattered:
             self._described, self._mattered = now, matters
-            decisions = self._decisions.view() if self._decisions else None
             self._sensors_were = {"sensors": self._collector.view(), "decisions": decisions}
         return self._sensors_were
 
