@@ -21,8 +21,8 @@ def test_what_cannot_be_paid_for_is_declined(monkeypatch: pytest.MonkeyPatch) ->
         asked.append(size)
         return BUSY, "nothing is left"
 
-    def context(*arguments: Any) -> Any:
-        made = Context(*arguments)
+    def context(*arguments: Any, **named: Any) -> Any:
+        made = Context(*arguments, **named)
         return replace(made, unfit=unfit) if made.index == poor else made
 
     keys = make_fleet(5, 4)
@@ -46,8 +46,8 @@ def test_what_can_be_paid_for_in_part_is_trained_in_part(monkeypatch: pytest.Mon
         assert (members, model.parameters(), size > 1000) == (4, plan.coords, True)
         return plan.steps // 4
 
-    def context(*arguments: Any) -> Any:
-        made = Context(*arguments)
+    def context(*arguments: Any, **named: Any) -> Any:
+        made = Context(*arguments, **named)
         refused = BATTERY, "nothing is left"
         hooks: dict[int, Any] = {poor: steps, poorer: lambda *_: refused}
         return replace(made, steps=hooks[made.index]) if made.index in hooks else made

@@ -96,7 +96,7 @@ def test_errors_of_a_forecast_are_in_its_channels_unit(config: Path) -> None:
     assert told["model"]["quantiles"]["0.95"] == pytest.approx(8, rel=0.2)
     text = shown(config)
     assert "  mean absolute error 5 m/s\n  pinball loss m/s at 0.1: " in text
-    assert "  quantiles of the error m/s: 0.05: -" in text
+    assert "  quantiles of the error m/s: 0.01: -" in text
 
 
 def test_of_an_anomaly_the_quantiles_of_the_squared_differences_are_told(config: Path) -> None:
