@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from signed_fleet import START, seeded
+from signed_fleet import START, FleetKeys, seeded
+from test_statistics_rounds import some_numbers
 from witness import Witness
 from world import Crash, RoundSettings, World, make_fleet
 
 from edge_agent.personal_head import RECORD, PersonalHead
-from edge_agent.work import Score, Train
+from edge_agent.work import Describe, Score, Train
 from hushfleet.codec import LocalReport
 from hushfleet.learning.layers import initial_flat
 from hushfleet.wire.documents import ModelSpec
@@ -24,10 +25,11 @@ PARTICIPANTS = (5, 6, 7)
 class Personal(World):
     """Devices train the whole model; what each adds to its own layer is told by nothing else."""
 
-    def __init__(self, *, rounds: RoundSettings, crashes: Any = None) -> None:
+    def __init__(self, *, rounds: RoundSettings, crashes: Any = None, keys: FleetKeys | None = None) -> None:
         self.given: list[tuple[int, int, NDArray[np.float32]]] = []
+        self.described: list[tuple[int, NDArray[np.float32]]] = []
         self.scored: list[tuple[int, Score]] = []
-        keys = make_fleet(3, 4, layers=LAYERS, personal=1)
+        keys = keys or make_fleet(3, 4, layers=LAYERS, personal=1)
         self.spec = read(keys.documents["model"], ModelSpec)
         super().__init__(keys, rounds=rounds, crashes=crashes)
 
@@ -39,6 +41,8 @@ class Personal(World):
     def _execute(self, index: int, action: Any) -> None:
         if isinstance(action, Train):
             self.given.append((index, action.plan.round, action.flat))
+        if isinstance(action, Describe):
+            self.described.append((index, action.flat))
         if isinstance(action, Score):
             self.scored.append((index, action))
         super()._execute(index, action)
@@ -167,3 +171,17 @@ def test_the_rotated_codec_carries_the_shared_layers_too() -> None:
     assert [outcome["outcome"] for outcome in world.outcomes()] == ["applied"] * 2
     for index in PARTICIPANTS:
         np.testing.assert_array_equal(world.head(index), world.expected(index, [1, 2]))
+
+
+def test_a_statistics_round_judges_the_model_with_the_layer_that_was_trained_here() -> None:
+    layers = (Dense(16, 8, "tanh"), Dense(8, 16))
+    keys = make_fleet(3, 4, layers=layers, personal=1, noiseless_statistics=1).with_schema()
+    world = Personal(rounds=settings(3, statistics_every=2), keys=keys)
+    world.numbers = lambda index, plan: some_numbers(keys, index)
+    world.run(world.rounds_ended(5))
+    first, second = world.described[: len(PARTICIPANTS)], world.described[len(PARTICIPANTS) :]
+    # Statistics, two rounds of training, statistics, one more of training.
+    for found, trained in ((first, []), (second, [2, 3])):
+        assert {index for index, _ in found} == set(PARTICIPANTS)
+        for index, flat in found:
+            np.testing.assert_array_equal(flat[world.spec.parameters() :], world.expected(index, trained))
