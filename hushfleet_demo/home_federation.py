@@ -18,7 +18,7 @@ from hushfleet_demo.local_fleet import HOST, free_port, run
 LOOK = 4
 """Seconds that `agent discover` listens."""
 _DAY = 86_400
-_MODEL, _PERSONAL = "Model version", "Personalised"
+_MODEL, _PERSONAL, _BOUNDS = "Model version", "Personalised", ("Low", "High")
 
 _FEED = """
 [[feed]]
@@ -174,7 +174,9 @@ class HomeFederation(Federation):
         return personal is not None and personal["used"]
 
     def _look_at(self, assistant: PlayedHomeAssistant, where: str) -> None:
-        name, version, before = self._new, self.course.rounds[-1]["version"], assistant.discoveries
+        name, version = self._new, self.course.rounds[-1]["version"]
+        assistant.wait_for("bounds around its forecasts", lambda found: {*_BOUNDS} <= dict(_states(found)).keys())
+        before = assistant.discoveries
         assistant.starts()
         assistant.wait_for("it says that it starts", lambda _: assistant.discoveries > before)
         self._remark(f"{where} starts again and says so: the agent announces itself again")
@@ -201,7 +203,7 @@ class HomeFederation(Federation):
 
 
 def _is_known(entities: list[Entity]) -> bool:
-    return bool(entities) and not {UNKNOWN, UNAVAILABLE} & {state for _, state in _states(entities)}
+    return bool(entities) and entities[0].state not in (UNKNOWN, UNAVAILABLE)
 
 
 def _is_unavailable(entities: list[Entity]) -> bool:
@@ -214,9 +216,11 @@ def _states(entities: list[Entity]) -> set[tuple[str, str]]:
 
 def _shown(entities: list[Entity]) -> str:
     """The forecast as Home Assistant shows it to people."""
-    told, *others = entities
-    own = ", personalised" if (_PERSONAL, "ON") in _states(others) else ""
-    return f"{told.name} {float(told.state):.0f} {told.unit}{own}"
+    told, states = entities[0], dict(_states(entities))
+    low, high = (states.get(bound, UNKNOWN) for bound in _BOUNDS)
+    bounds = "" if UNKNOWN in (low, high) else f" ({float(low):.0f} to {float(high):.0f})"
+    own = ", personalised" if states[_PERSONAL] == "ON" else ""
+    return f"{told.name} {float(told.state):.0f} {told.unit}{bounds}{own}"
 
 
 def _proposed(said: str, addresses: list[str]) -> list[str]:

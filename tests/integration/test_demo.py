@@ -130,7 +130,8 @@ def test_six_homes_from_their_sensors_into_home_assistants_topics(tmp_path: Path
     for name in ("living room/air#/co2", "[[sensors.channel]]", "birch co2 ahead", "willow co2 ahead"):
         assert name in words
     assert f"Home Assistant at {home.NEW} starts again and says so: the agent announces itself again" in words
-    assert re.search(r"meanwhile unavailable, then co2 ahead \d+ ppm(, personalised)? by model version 3", words)
+    shown = r"co2 ahead \d+ ppm \(\d+ to \d+\)(, personalised)?"
+    assert re.search(rf"meanwhile unavailable, then {shown} by model version 3", words)
     assert "the agent is killed, and all its entities are unavailable" in words
     # The homes have gone on since: some of the newest windows were not yet there when the agent looked.
     model = read_evidence(kept / "evidence", *home.TASK.form(6)).model
