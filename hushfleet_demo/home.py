@@ -104,7 +104,7 @@ class SimulatedHomes(OneIsNew):
     def federation(self, directory: Path, rounds: int, changed: Callable[[Course], None]) -> Federation:
         """Six homes, all but one of them members of the committee."""
         parts = self.fleet.parts(NEW, MEMBERS)
-        policy = {"noiseless_statistics": True}
+        policy: dict[str, int] = {"noiseless_statistics": True}
         plan = Plan("simulated-homes", "air-in-half-an-hour", TASK, parts, policy, SCHEMA, described=True)
         homes = {
             name: Home(spoken, self._begin, self.fleet.judged[0] - OWN * _DAY if name == NEW else self._begin)
