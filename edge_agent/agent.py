@@ -161,6 +161,7 @@ class Agent:
         )
         self._collector: Collector | None = None
         self._decisions: Decisions | None = None
+        self._fleet: tuple[Schema, dict[str, object]] | None = None
         self._described, self._mattered, self._sensors_were = 0.0, object(), dict[str, object]()
         self._counted = (0, 0)
         profile = profile_of(settings, self._bundle)
@@ -245,6 +246,7 @@ class Agent:
         self._collector = Collector(settings.feeds, settings.sensors, self._readings, journal, *also)
 
     def _describe(self, device: Device) -> dict[str, object]:
+        schema = device.context.trust.schema
         return {
             "device": self._bundle.name,
             "index": self._bundle.index,
@@ -255,7 +257,8 @@ class Agent:
             "statistics": device.participant.statistics.view(),
             "sits_out": device.sits_out(time.time()),
             **self._describe_sensors(time.time()),
-            "schema": schema.to_body().hex() if (schema := device.context.trust.schema) else None,
+            "fleet": self._fleet[1] if self._fleet and self._fleet[0] == schema else None,
+            "schema": schema.to_body().hex() if schema else None,
         }
 
     def _describe_sensors(self, now: float) -> dict[str, object]:
@@ -294,8 +297,9 @@ class Agent:
                 )
             case Score():
                 self._scoring.start(action, model, schema)
-            case Judged(version=version, sums=sums) if self._decisions and schema:
-                self._decisions.judged(schema, version, sums)
+            case Judged() if self._decisions and schema:
+                self._decisions.judged(schema, action.version, action.sums.judged)
+                self._fleet = schema, {"devices": action.devices, "channels": action.sums.histograms()}
             case Ended():
                 self._tell(action)
 

@@ -215,6 +215,7 @@ def status(config: Path, as_json: bool) -> None:
 def report(config: Path, page: Path) -> None:
     """Write a page that shows how good this device's sensor readings are. The agent may be running."""
     from edge_agent.agent import load_bundle, status_path
+    from edge_agent.report import Fleet
     from edge_agent.report import page as written
     from edge_agent.sources.sensors import Sensors, readings_path
     from edge_agent.sources.store import ReadingStore
@@ -223,11 +224,13 @@ def report(config: Path, page: Path) -> None:
     settings = load(config, AgentSettings)
     if settings.sensors is None:
         raise ConfigurationError(f"{config} has no [sensors]; a report is about their readings (docs/sensors.md)")
-    signed = read_status(status_path(settings)).get("schema")
+    status = read_status(status_path(settings))
+    signed, fleet = status.get("schema"), status.get("fleet")
     if not isinstance(signed, str):
         raise ConfigurationError("the fleet has signed no schema, or the agent has not met it yet; run it until it has")
     sensors = Sensors(settings.sensors, ReadingStore.beside(readings_path(settings.vault)))
-    text = written(load_bundle(settings).name, sensors, Schema.from_body(bytes.fromhex(signed)), time.time())
+    schema = Schema.from_body(bytes.fromhex(signed))
+    text = written(load_bundle(settings).name, sensors, schema, time.time(), Fleet(**fleet) if fleet else None)
     try:
         page.write_text(text, "utf-8")
     except OSError as error:

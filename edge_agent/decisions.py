@@ -103,7 +103,8 @@ class Decisions:
 
         From any thread, as `use`.
         """
-        self._bounds = Bounds.of(schema, version, sums, self._settings.alarm, self._settings.band)
+        if sums.present[0] > 0:
+            self._bounds = Bounds.of(schema, version, sums, self._settings.alarm, self._settings.band)
 
     def step(self, now: float) -> tuple[float, str | None]:
         """Score the newest window, if it is a new one.

@@ -93,7 +93,7 @@ class OpenedSums:
         return [Save(RECORD, self._kept.to_body())]
 
     def tell(self) -> list[Judged]:
-        """What is known of the model, told once in a life of the process."""
+        """What is known of the fleet, told once in a life of the process."""
         kept, schema = self._kept, self._schema()
         if kept is None or kept is self._told or schema is None or not self._context.reads_sums:
             return []
@@ -104,5 +104,5 @@ class OpenedSums:
 
         from hushfleet.statistics import Numbers
 
-        judged = Numbers.split(schema, np.array(sums.numbers()) / sums.top).judged
-        return [Judged(kept.version, judged)] if judged.present[0] > 0 else []
+        numbers = Numbers.split(schema, np.array(sums.numbers()) / sums.top)
+        return [Judged(kept.version, sums.devices, numbers)]

@@ -2,21 +2,24 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_agent.sources.clock import SET
 from edge_agent.sources.found import Found
 from edge_agent.sources.quality import Counts, Series, drift
 from edge_agent.sources.sensors import Sensors
+from hushfleet.stability import MOVED, stability_index
 from hushfleet.wire.schema import CLASSES, Channel, Schema
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 WIDTH, HEIGHT = 640, 120
 BARS = 40
+SMALLEST_SHARE = 1e-4
+"""A share below stands for this much where the fleet's histogram is compared."""
 LONG_GAP = 10
 """Times the usual pause between two readings."""
 STYLE = """
@@ -38,8 +41,21 @@ _WORDS = {
 }
 
 
-def page(name: str, sensors: Sensors, schema: Schema, now: float) -> str:
-    """The whole page.
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What the newest statistics round tells of the fleet's readings.
+
+    Attributes:
+        devices: how many there were.
+        channels: of each channel of the schema the shares over its range, or None where nobody measures it.
+    """
+
+    devices: int
+    channels: Sequence[Sequence[float] | None]
+
+
+def page(name: str, sensors: Sensors, schema: Schema, now: float, fleet: Fleet | None = None) -> str:
+    """The whole page; with `fleet`, what readings are elsewhere stands beside what they are here.
 
     Raises:
         ConfigurationError: the settings do not fit the schema, or the readings cannot be read.
@@ -51,8 +67,10 @@ def page(name: str, sensors: Sensors, schema: Schema, now: float) -> str:
         f"<p class=quiet>{_clock('%Y-%m-%d %H:%M', now)}. Nothing on this page leaves the device by itself.</p>",
         *_windows(found, schema, len(sensors.store.readings(SET)[0])),
     ]
+    beside = _beside(sensors, schema, fleet) if fleet and any(map(len, series)) else {}
     for channel, one in zip(schema.channels, series, strict=True):
         parts += _channel(channel, one, found.counts[channel.name], found.measured[channel.name], now)
+        parts += beside.get(channel.name, [])
     head = (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
     )
@@ -108,6 +126,27 @@ def _channel(channel: Channel, series: Series, counts: Counts, measured: float, 
         yield _histogram(series, channel)
 
 
+def _beside(sensors: Sensors, schema: Schema, fleet: Fleet) -> dict[str, list[str]]:
+    """By channel, how often which value comes in the fleet, and how far that is from what this device would say."""
+    import numpy as np
+
+    from hushfleet.judgement import length
+    from hushfleet.statistics import Numbers
+
+    own = Numbers.split(schema, sensors.describe(schema, lambda _: np.zeros(length(schema)))).histograms()
+    found = {}
+    for channel, here, there in zip(schema.channels, own, fleet.channels, strict=True):
+        if here is not None and there is not None:
+            index = stability_index(np.array(there), np.array(here), SMALLEST_SHARE)
+            found[channel.name] = [
+                _figure(_bars(np.array(there)), WIDTH // 2, f"in the fleet: {fleet.devices} devices, each counts once"),
+                "<table>",
+                _row("distance from the fleet (population stability index)", f"{index:.2f}", "bad" * (index > MOVED)),
+                "</table>",
+            ]
+    return found
+
+
 def _row(what: str, value: str, look: str = "") -> str:
     return f'<tr class="{look}"><td>{escape(what)}</td><td class=number>{escape(value)}</td></tr>'
 
@@ -140,8 +179,8 @@ def _histogram(series: Series, channel: Channel) -> str:
     return _figure(_bars(count), WIDTH // 2, f"how often, from {channel.low:g} to {channel.high:g}")
 
 
-def _bars(count: "NDArray[np.intp]") -> str:
-    wide, top = WIDTH / 2 / len(count), max(1, int(count.max()))
+def _bars(count: "NDArray[Any]") -> str:
+    wide, top = WIDTH / 2 / len(count), float(count.max()) or 1.0
     heights: Sequence[float] = [number / top * (HEIGHT - 8) for number in count]
     return "".join(
         f'<rect x="{at * wide:.1f}" y="{HEIGHT - height:.1f}" width="{wide - 1:.1f}" height="{height:.1f}"/>'

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hushfleet.judgement import Judgement
+    from hushfleet.statistics import Numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +66,17 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """How the model does on the rows that the fleet keeps aside, by the newest statistics round known here.
+    """What the newest statistics round known here says of the fleet: its readings, and how its model does.
 
     Attributes:
         version: the model version that was judged.
-        sums: over the devices.
+        devices: how many there were.
+        sums: over these.
     """
 
     version: int
-    sums: "Judgement"
+    devices: int
+    sums: "Numbers"
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,14 @@ class Numbers:
         by_channel = channels.reshape(len(schema.channels), HEAD + BINS)
         return cls(rows, labelled, shares, squares, by_channel, Judgement.split(schema, judged))
 
+    def histograms(self) -> list[list[float] | None]:
+        """Of each channel the shares over its range, of those that have it; None where nobody has."""
+        there = self.channels[:, PRESENT]
+        return [
+            (channel[HEAD:] / devices).round(4).tolist() if devices > 0 else None
+            for channel, devices in zip(self.channels, there, strict=True)
+        ]
+
     def flat(self) -> NDArray[Any]:
         """All of them in the order of the protocol."""
         parts = (self.rows, self.labelled, self.shares, self.squares, self.channels.ravel(), self.judged.flat())

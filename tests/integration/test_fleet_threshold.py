@@ -140,6 +140,9 @@ def test_an_odd_window_is_above_the_threshold_of_the_whole_fleet(tmp_path: Path,
         end = time.monotonic() + DEADLINE
         while "held against how model version" not in hushfleet("agent", "status", fleet.configuration(WATCHED)).stdout:
             assert time.monotonic() < end
+        page = tmp_path / "report.html"
+        assert hushfleet("agent", "report", fleet.configuration(WATCHED), "--html", page).returncode == 0
+        assert f"in the fleet: {len(fleet.devices)} devices, each counts once" in page.read_text()
         assert odd["value"] > odd["threshold"]
         assert all("alarm" in one or "threshold" not in one for one in told())
         assert announced["device_class"] == "problem"

@@ -4,15 +4,18 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from edge_agent.report import page
+from edge_agent.report import Fleet, page
 from edge_agent.sources.clock import SET
 from edge_agent.sources.labels import LabelSettings, Rule
 from edge_agent.sources.quality import Cleaning
 from edge_agent.sources.sensors import ChannelSettings, Sensors, SensorSettings
 from edge_agent.sources.store import ReadingStore
 from hushfleet.errors import ConfigurationError
+from hushfleet.judgement import length
+from hushfleet.statistics import Numbers
 from hushfleet.wire.schema import Channel, Schema
 
 NOW = 1_800_000_000.0
@@ -66,6 +69,24 @@ def test_it_shows_what_is_there_and_what_is_wrong(sensors: Sensors) -> None:
     assert text.count("<polyline") == 2
     assert "http" not in text
     assert "src=" not in text
+
+
+@pytest.mark.parametrize(("high", "far"), [(0.0, False), (1.0, True)])
+def test_what_is_usual_in_the_fleet_stands_beside_it(
+    sensors: Sensors, monkeypatch: pytest.MonkeyPatch, high: float, far: bool
+) -> None:
+    monkeypatch.setattr("time.time", lambda: NOW)
+    own = sensors.describe(SCHEMA, lambda _: np.zeros(length(SCHEMA)))
+    (here, nothing) = Numbers.split(SCHEMA, own).histograms()
+    assert nothing is None
+    usual = np.array(here) * (1 - high) + high * np.eye(16)[15]
+    alone, text = (page("gateway", sensors, SCHEMA, NOW, fleet) for fleet in (None, Fleet(7, [usual.tolist(), None])))
+    assert "in the fleet" not in alone
+    assert text.count("in the fleet: 7 devices, each counts once") == 1
+    assert len(re.findall("<rect ", text)) - len(re.findall("<rect ", alone)) == np.count_nonzero(usual)
+    row = re.search(r'<tr class="(bad)?"><td>distance from the fleet [^<]*</td><td class=number>([0-9.]+)</td>', text)
+    assert row is not None
+    assert (row[1] == "bad", float(row[2]) > 0.25) == (far, far)
 
 
 def test_a_page_about_nothing_says_so(tmp_path: Path) -> None:
