@@ -266,7 +266,7 @@ class Agent:
         if self._collector is None:
             return {"sensors": None, "decisions": None}
         decisions = self._decisions.view() if self._decisions else None
-        matters = (dict(self._collector.trouble), decisions and decisions | {"told": None})
+        matters = (dict(self._collector.trouble), self._collector.heard(), decisions and decisions | {"told": None})
         if not 0 <= now - self._described < COMMIT_EVERY or matters != self._mattered:
             self._described, self._mattered = now, matters
             self._sensors_were = {"sensors": self._collector.view(), "decisions": decisions}

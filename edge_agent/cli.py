@@ -230,7 +230,8 @@ def report(config: Path, page: Path) -> None:
         raise ConfigurationError("the fleet has signed no schema, or the agent has not met it yet; run it until it has")
     sensors = Sensors(settings.sensors, ReadingStore.beside(readings_path(settings.vault)))
     schema = Schema.from_body(bytes.fromhex(signed))
-    text = written(load_bundle(settings).name, sensors, schema, time.time(), Fleet(**fleet) if fleet else None)
+    usual = Fleet(**fleet) if fleet else None
+    text = written(load_bundle(settings).name, sensors, schema, time.time(), usual, status["sensors"])
     try:
         page.write_text(text, "utf-8")
     except OSError as error:

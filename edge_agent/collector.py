@@ -162,6 +162,10 @@ class Collector:
             self.trouble[what] = trouble
             self._journal.write("sensors-hindered", what=what, why=trouble)
 
+    def heard(self) -> int:
+        """How many channels, and labels, something was kept of."""
+        return len(self._kept)
+
     def view(self) -> dict[str, object]:
         """For the status: what is kept, what was dropped and why, and what hinders; no values."""
         dropped = sum((feed.refused for feed in self._feeds), self._unfit.copy())

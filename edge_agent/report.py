@@ -1,7 +1,7 @@
 """`hushfleet agent report --html`: the quality of a device's readings, on one page that needs nothing else."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from edge_agent.sources.found import Found
 from edge_agent.sources.quality import Counts, Series, drift
 from edge_agent.sources.sensors import Sensors
 from hushfleet.stability import MOVED, stability_index
-from hushfleet.wire.schema import CLASSES, Channel, Schema
+from hushfleet.wire.schema import CLASSES, VALUE, Channel, Schema
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,8 +54,23 @@ class Fleet:
     channels: Sequence[Sequence[float] | None]
 
 
-def page(name: str, sensors: Sensors, schema: Schema, now: float, fleet: Fleet | None = None) -> str:
-    """The whole page; with `fleet`, what readings are elsewhere stands beside what they are here.
+def page(
+    name: str,
+    sensors: Sensors,
+    schema: Schema,
+    now: float,
+    fleet: Fleet | None = None,
+    told: Mapping[str, Any] | None = None,
+) -> str:
+    """The whole page.
+
+    Args:
+        name: the device's.
+        sensors: its readings.
+        schema: what the fleet's model takes in.
+        now: seconds since 1970.
+        fleet: what readings are elsewhere, which then stands beside what they are here.
+        told: what the agent's status says of its sensors; None if nothing.
 
     Raises:
         ConfigurationError: the settings do not fit the schema, or the readings cannot be read.
@@ -71,6 +86,7 @@ def page(name: str, sensors: Sensors, schema: Schema, now: float, fleet: Fleet |
     for channel, one in zip(schema.channels, series, strict=True):
         parts += _channel(channel, one, found.counts[channel.name], found.measured[channel.name], now)
         parts += beside.get(channel.name, [])
+    parts += _feeds(told) if told else ()
     head = (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
     )
@@ -85,11 +101,13 @@ def _windows(found: Found, schema: Schema, clock_set: int) -> Iterator[str]:
     yield _row("to train on", f"{used}", "" if used else "bad")
     yield _row("kept aside to score the model", f"{aside}")
     yield _row("refused: too much of them had to be imputed", f"{found.refused}", "bad" if found.refused > used else "")
-    yield _row("without a label", f"{found.unlabelled}", "bad" if found.unlabelled > used else "")
+    what = "label" if schema.task in (CLASSES, VALUE) else "target"
+    yield _row(f"without a {what}", f"{found.unlabelled}", "bad" if found.unlabelled > used else "")
     if clock_set:
         yield _row("times that the device's clock was set meanwhile", f"{clock_set}", "bad")
     yield "</table>"
-    of = f"{seconds:g} s of {len(schema.channels)} channels, {schema.rate:g} samples a second"
+    channels = "one channel" if len(schema.channels) == 1 else f"{len(schema.channels)} channels"
+    of = f"{seconds:g} s of {channels}, {schema.rate:g} samples a second"
     yield f"<p class=quiet>A window is {of}.</p>"
     if schema.task == CLASSES and used + aside:
         import numpy as np
@@ -145,6 +163,19 @@ def _beside(sensors: Sensors, schema: Schema, fleet: Fleet) -> dict[str, list[st
                 "</table>",
             ]
     return found
+
+
+def _feeds(told: Mapping[str, Any]) -> Iterator[str]:
+    """What never became a reading, since the agent's last start."""
+    yield "<h2>Feeds</h2>"
+    for what, why in sorted(told["trouble"].items()):
+        yield f"<p class=bad>{escape(what)}: {escape(why)}</p>"
+    if told["dropped"]:
+        yield "<table><tr><th>dropped since the agent's last start</th><th>times</th></tr>"
+        yield from (_row(reason, f"{count}") for reason, count in sorted(told["dropped"].items()))
+        yield "</table>"
+    elif not told["trouble"]:
+        yield "<p>Nothing was dropped since the agent's last start, and nothing hinders them.</p>"
 
 
 def _row(what: str, value: str, look: str = "") -> str:

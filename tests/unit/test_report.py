@@ -89,6 +89,16 @@ def test_what_is_usual_in_the_fleet_stands_beside_it(
     assert (row[1] == "bad", float(row[2]) > 0.25) == (far, far)
 
 
+def test_it_shows_what_feeds_dropped_and_what_hinders_them(sensors: Sensors) -> None:
+    told = {"trouble": {"feed 1": "no broker answers at <here>"}, "dropped": {"a payload that is not JSON": 3}}
+    text = page("gateway", sensors, SCHEMA, NOW, told=told).split("<h2>Feeds</h2>")[1]
+    assert "<p class=bad>feed 1: no broker answers at &lt;here&gt;</p>" in text
+    assert "<td>a payload that is not JSON</td><td class=number>3</td>" in text
+    text = page("gateway", sensors, SCHEMA, NOW, told={"trouble": {}, "dropped": {}})
+    assert "Nothing was dropped since the agent's last start" in text
+    assert "<h2>Feeds" not in page("gateway", sensors, SCHEMA, NOW)
+
+
 def test_a_page_about_nothing_says_so(tmp_path: Path) -> None:
     settings = SensorSettings((ChannelSettings("co2 <in>", "a#"), ChannelSettings("noise", "b#")), None)
     store = ReadingStore(tmp_path / "readings.db", settings.keep)
