@@ -1,4 +1,4 @@
-"""`hushfleet demo`: a whole federation on this machine, on real recordings."""
+"""`hushfleet demo`: a whole federation on this machine, on real recordings or in simulated homes."""
 
 import shutil
 import signal

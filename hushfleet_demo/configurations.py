@@ -74,6 +74,16 @@ label = "label"
 holdout = {holdout}
 """
 
+RULES = {
+    "committee_min": 4,
+    "recoveries": 1,
+    "smallest_survivor_set": 6,
+    "assumed_colluders": 1,
+    "interval": 0,
+    "epoch_rounds": 32,
+}
+"""Of a demo's policy, beside those that follow from the task."""
+
 
 def lines(table: dict[str, Any]) -> str:
     """A table of numbers and flags, as TOML."""

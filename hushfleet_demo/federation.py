@@ -10,23 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from hushfleet.errors import HushfleetError
-from hushfleet_demo.configurations import AGENT, COORDINATOR, FLEET, PROFILE, ROWS, lines
+from hushfleet_demo.configurations import AGENT, COORDINATOR, FLEET, PROFILE, ROWS, RULES, lines
 from hushfleet_demo.local_fleet import HOST, LocalFleet, run
 from hushfleet_demo.task import Rows, Task, together
 
 NO_NEWS = 90.0
 """Seconds without any event after which something has gone wrong."""
-
-
-RULES = {
-    "committee_min": 4,
-    "recoveries": 1,
-    "smallest_survivor_set": 6,
-    "assumed_colluders": 1,
-    "interval": 0,
-    "epoch_rounds": 32,
-}
-"""Of a demo's policy, beside those that follow from the task."""
 
 
 @dataclass(frozen=True, slots=True)
