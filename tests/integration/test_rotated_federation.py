@@ -1,10 +1,10 @@
-"""The rotated codec over a real broker: past a key frame, a device killed, one that comes late; and FedAdam."""
+"""The rotated codec over a real broker: key frames, a device killed, one that comes late; FedAdam; unlike devices."""
 
 import signal
 from pathlib import Path
 
 import pytest
-from fleet_fixture import COORDINATOR, PARAMETERS, Fleet, Witness
+from fleet_fixture import CLASSES, COORDINATOR, PARAMETERS, Fleet, Witness, rows
 
 from hushfleet.wire import canonical
 
@@ -12,6 +12,23 @@ pytestmark = pytest.mark.integration
 
 ROUNDS = 18
 LATE, KILLED = "part-2", "part-1"
+MANY = "both-2"
+
+
+class UnlikeFleet(Fleet):
+    """One device has twenty rows, one more than its memory holds, the others a single class each; all balance them."""
+
+    @staticmethod
+    def data(number: int) -> str:
+        if number < 2:
+            return rows(number, (20, 17_000)[number])
+        header, *lines = rows(number, 80).splitlines()
+        mine = f",{number % CLASSES}"
+        return "\n".join([header, *(line for line in lines if line.endswith(mine))]) + "\n"
+
+    def source(self, name: str) -> str:
+        # A mebibyte holds 16,384 rows of 16 features.
+        return "balanced = true\n" + super().source(name) + ("memory = 1\n" if name == MANY else "")
 
 
 def test_everyone_ends_with_one_model_the_killed_and_the_late_too(tmp_path: Path) -> None:
@@ -43,10 +60,11 @@ def test_everyone_ends_with_one_model_the_killed_and_the_late_too(tmp_path: Path
 
 def test_everyone_replays_fedadam_and_whoever_comes_late_does_too(tmp_path: Path) -> None:
     rounds = {"total": 2, "enough": 0.6, "patience": 0.3, "codec": "fast", "server_optimizer": "adam"}
-    with Fleet(tmp_path, rounds=rounds) as fleet:
+    with UnlikeFleet(tmp_path, rounds=rounds) as fleet:
         fleet.broker.start()
         fleet.start(COORDINATOR, *(name for name in fleet.devices if name != LATE))
         fleet.wait_for(COORDINATOR, "stopped")
+        assert all(fleet.events(name, "accepted") for name in fleet.devices if name != LATE)
         last = fleet.events(COORDINATOR, "round")[-1]["version"]
         fleet.start(LATE)
         for name in fleet.devices:
@@ -54,5 +72,6 @@ def test_everyone_replays_fedadam_and_whoever_comes_late_does_too(tmp_path: Path
         fleet.stop(*fleet.devices)
         assert [told["outcome"] for told in fleet.events(COORDINATOR, "round")].count("applied") == last
         assert len({fleet.model(name) for name in (COORDINATOR, *fleet.devices)}) == 1
+        assert {fleet.events(name, "score")[-1]["rows"] for name in fleet.devices} == {8_500 // 4, 20 // 4}
         with fleet.store(LATE) as store:
             assert len(canonical.decode(store.get("model/live") or b"")["flat"]) == 3 * 4 * PARAMETERS
