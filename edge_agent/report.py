@@ -96,13 +96,16 @@ def page(
 def _windows(found: Found, schema: Schema, clock_set: int) -> Iterator[str]:
     data = found.data
     used, aside = len(data.training), len(data.evaluation)
+    fit = used + found.spare
     seconds = schema.samples / schema.rate
     yield "<h2>Windows</h2><table>"
     yield _row("to train on", f"{used}", "" if used else "bad")
     yield _row("kept aside to score the model", f"{aside}")
-    yield _row("refused: too much of them had to be imputed", f"{found.refused}", "bad" if found.refused > used else "")
+    if found.spare:
+        yield _row("not used: more than memory holds", f"{found.spare}")
+    yield _row("refused: too much of them had to be imputed", f"{found.refused}", "bad" if found.refused > fit else "")
     what = "label" if schema.task in (CLASSES, VALUE) else "target"
-    yield _row(f"without a {what}", f"{found.unlabelled}", "bad" if found.unlabelled > used else "")
+    yield _row(f"without a {what}", f"{found.unlabelled}", "bad" if found.unlabelled > fit else "")
     if clock_set:
         yield _row("times that the device's clock was set meanwhile", f"{clock_set}", "bad")
     yield "</table>"

@@ -17,6 +17,7 @@ class Found:
         measured: by channel: the part of its samples that were measured, over the time that is looked at.
         refused: windows with too much imputed.
         unlabelled: windows without a target.
+        spare: windows with one that are not among the rows, since memory holds no more.
     """
 
     data: LocalData
@@ -24,6 +25,7 @@ class Found:
     measured: Mapping[str, float]
     refused: int
     unlabelled: int
+    spare: int
 
     def lacks(self) -> str:
         """Why there are not more windows, for the owner."""

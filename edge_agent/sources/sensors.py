@@ -148,7 +148,7 @@ class Sensors:
 
         grid, counts = self._kept(schema, now)
         found = windows(schema, grid)
-        data, known = self._rows(schema, grid, found)
+        data, known, spare = self._rows(schema, grid, found)
         measured = grid.measured.mean(axis=1) if grid.measured.shape[1] else np.zeros(len(schema.channels))
         names = [channel.name for channel in schema.channels]
         return Found(
@@ -157,6 +157,7 @@ class Sensors:
             dict(zip(names, map(float, measured), strict=True)),
             found.refused,
             int((~known).sum()),
+            spare,
         )
 
     def describe(self, schema: Schema, judge: Judge) -> "NDArray[np.float64]":
@@ -226,18 +227,19 @@ class Sensors:
             found.append(clean(times, values * factor + offset, channel.low, channel.high, one.cleaning, now, set_back))
         return [series for series, _ in found], [counts for _, counts in found]
 
-    def _rows(self, schema: Schema, grid: Grid, found: Windows) -> "tuple[LocalData, NDArray[np.bool_]]":
-        """As many rows as memory holds, evenly spread over the windows with a target, and which windows have one."""
+    def _rows(self, schema: Schema, grid: Grid, found: Windows) -> "tuple[LocalData, NDArray[np.bool_], int]":
+        """Rows that memory holds, evenly spread over the windows with a target; which have one; how many are left."""
         import numpy as np
 
         y, known = self._targets(schema, grid, found)
         used = np.flatnonzero(known)
-        most = rows_in(self.settings.memory, schema.inputs())
-        if len(used) > most:
-            used = used[np.linspace(0, len(used) - 1, most).astype(np.int64)]
+        spare = max(0, len(used) - rows_in(self.settings.memory, schema.inputs()))
+        if spare:
+            used = used[np.linspace(0, len(used) - 1, len(used) - spare).astype(np.int64)]
         ends = found.ends[used]
         x = contents(schema, grid, ends)
-        return _split(x, x if schema.task == ANOMALY else y[used], ends, schema, self.settings.holdout), known
+        y = x if schema.task == ANOMALY else y[used]
+        return _split(x, y, ends, schema, self.settings.holdout), known, spare
 
     def _targets(self, schema: Schema, grid: Grid, found: Windows) -> "tuple[NDArray[Any], NDArray[np.bool_]]":
         """What each window is to lead to, as `Rows.y` has it, and which windows have a target at all.

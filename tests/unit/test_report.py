@@ -99,6 +99,15 @@ def test_it_shows_what_feeds_dropped_and_what_hinders_them(sensors: Sensors) -> 
     assert "<h2>Feeds" not in page("gateway", sensors, SCHEMA, NOW)
 
 
+def test_windows_that_memory_does_not_hold_are_counted(sensors: Sensors, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "more than memory holds" not in page("gateway", sensors, SCHEMA, NOW)
+    monkeypatch.setattr("edge_agent.sources.sensors.rows_in", lambda memory, inputs: 7 if inputs > 2 else 10_000)
+    found = sensors.rows(SCHEMA, NOW)
+    assert found.spare > 0
+    text = page("gateway", sensors, SCHEMA, NOW)
+    assert f"<td>not used: more than memory holds</td><td class=number>{found.spare}</td>" in text
+
+
 def test_a_page_about_nothing_says_so(tmp_path: Path) -> None:
     settings = SensorSettings((ChannelSettings("co2 <in>", "a#"), ChannelSettings("noise", "b#")), None)
     store = ReadingStore(tmp_path / "readings.db", settings.keep)

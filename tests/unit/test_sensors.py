@@ -238,7 +238,7 @@ def test_of_more_windows_than_memory_holds_some_are_used_that_are_evenly_spread(
     at = np.linspace(0, len(all_of_them) - 1, 5).astype(int)
     assert came.data.training.x.tolist() == all_of_them.x[at].tolist()
     assert came.data.training.y.tolist() == all_of_them.y[at].tolist()
-    assert came.unlabelled == 29 - len(all_of_them)
+    assert (came.unlabelled, came.spare) == (29 - len(all_of_them), len(all_of_them) - 5)
 
 
 def test_older_samples_than_memory_holds_are_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
