@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from coordinator.conductor import Conductor, Signed
 from coordinator.context import Context as CoordinatorContext
-from coordinator.round import RoundSettings
+from coordinator.planning import RoundSettings
 from coordinator.setup import SetupSettings
 from edge_agent.context import Context as DeviceContext
 from edge_agent.device import Device

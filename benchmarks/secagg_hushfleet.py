@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from secagg_fleet import MEMBERS, NOW, REPORT, Meter, SignedFleet, World
 
 from coordinator.encoding import Codec
-from coordinator.round import RoundSettings
+from coordinator.planning import RoundSettings
 from edge_agent.device import Device
 from edge_agent.work import Train
 from hushfleet.encoding.grid import Grid

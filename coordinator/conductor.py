@@ -11,7 +11,8 @@ from time import gmtime, strftime
 
 from coordinator.context import Context
 from coordinator.epochs import Epochs
-from coordinator.round import Round, RoundSettings
+from coordinator.planning import RoundSettings
+from coordinator.round import Round
 from coordinator.setup import Setup, SetupSettings
 from hushfleet.actions import RETAINED, Action, Note, Publish, Subscribe, Wake, clear, retain, retained
 from hushfleet.errors import HushfleetError, RefusedError

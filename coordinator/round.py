@@ -8,27 +8,19 @@ applied, aborted or void, with the reason. Records: `round/open` the round under
 the number of the newest, `round/done` how many rounds of the model spec in training have ended.
 """
 
-from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from coordinator.audit import Audit
 from coordinator.context import Context, Documents
-from coordinator.encoding import (
-    Codec,
-    Encoding,
-    ServerOptimizer,
-    check_optimizer,
-    choose,
-    next_step,
-    statistics_encoding,
-)
+from coordinator.encoding import next_step
 from coordinator.epochs import Epoch, Epochs
 from coordinator.models import Models
 from coordinator.opening import Opening, erase_answers
+from coordinator.planning import Planning, RoundSettings
 from coordinator.statistics import NOISELESS, Statistics
-from coordinator.uploads import Uploads, participants
+from coordinator.uploads import Uploads
 from hushfleet.actions import Action, Erase, Note, Publish, Save, Wake, retain
-from hushfleet.configuration import Range
 from hushfleet.errors import HushfleetError, RefusedError
 from hushfleet.mqtt.topics import Parsed
 from hushfleet.wire.framing import B32, U64, Bytes, Frame, Table, read_message
@@ -41,7 +33,6 @@ from hushfleet.wire.round import (
     NORM,
     OPERATOR,
     OUTCOMES,
-    PLAIN,
     RESTART,
     RESULT_REASONS,
     ROLLBACK,
@@ -62,54 +53,6 @@ LARGEST_NOTE = 1024
 OPEN, LAST, DONE = "round/open", "round/last", "round/done"
 NO_METRICS = Metrics(0, 0.0, 0, 0.0, 0, 0.0)
 SUM_EVIDENCE = "evidence/sum"
-
-
-@dataclass(frozen=True, slots=True)
-class RoundSettings:
-    """How the coordinator runs its rounds. Times are whole seconds.
-
-    Attributes:
-        collect: from a plan's opening to its closing.
-        answer: from the freeze until members that have not answered are recovered.
-        recover: from there until the round is given up.
-        enough: part of the participants that the plan takes whose uploads are enough to close early, 0 to 1.
-        patience: seconds that stragglers get once enough arrived.
-        pause: seconds between a result and the next plan.
-        total: rounds of training to run for one model spec, however they end; 0 for no end.
-        first: number of a new ledger's first round; above every round the devices have seen, if an older one is lost.
-        sample: part of the participants that a plan takes, 0 to 1.
-        steps, batch, rate, momentum, proximal: local training.
-        codec: `plain`, 16 bits a parameter; or a profile of the rotated codec: `default`, about half a bit, `thrift`, a
-            quarter, for fleets of up to 50 devices, `fast`, all coordinates and server momentum, for the fewest rounds.
-        server_optimizer: what the server makes of the devices' mean update; `adam` with `plain` and `fast` only.
-        clip: largest norm of an update; 0 for the policy's.
-        statistics_every: rounds of training after which the fleet's readings and the model are described in a
-            statistics round, the first one before any training, another after the last; 0 for none.
-        evidence: keep one upload and the sum of the newest round of training, to show what a coordinator sees.
-    """
-
-    collect: Annotated[int, Range(1, 86_400)] = 600
-    answer: Annotated[int, Range(1, 86_400)] = 30
-    recover: Annotated[int, Range(1, 86_400)] = 60
-    enough: Annotated[float, Range(0, 1)] = 1.0
-    patience: Annotated[float, Range(0)] = 1.0
-    pause: Annotated[float, Range(0)] = 0.0
-    total: Annotated[int, Range(0)] = 0
-    first: Annotated[int, Range(1)] = 1
-    sample: Annotated[float, Range(0, 1)] = 1.0
-    steps: Annotated[int, Range(1, 65_535)] = 20
-    batch: Annotated[int, Range(1, 65_535)] = 32
-    rate: Annotated[float, Range(0)] = 0.05
-    momentum: Annotated[float, Range(0, 1)] = 0.9
-    proximal: Annotated[float, Range(0)] = 0.0
-    codec: Codec = "plain"
-    server_optimizer: ServerOptimizer = field(default_factory=ServerOptimizer)
-    clip: Annotated[float, Range(0)] = 0.0
-    statistics_every: Annotated[int, Range(0)] = 0
-    evidence: bool = False
-
-    def __post_init__(self) -> None:
-        check_optimizer(self.server_optimizer, self.codec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +82,7 @@ class Round:
         self.models = Models(context, settings.server_optimizer)
         self.audit = Audit(context)
         self.statistics = Statistics(context, settings.statistics_every)
+        self._planning = Planning(context, settings, self.models, self.statistics)
         last = context.store.get(LAST)
         self.last = int.from_bytes(last, "little") if last else settings.first - 1
         done = context.store.get(DONE)
@@ -165,14 +109,10 @@ class Round:
 
     def all_run(self) -> bool:
         """Whether the model in force has had the rounds asked for, in whichever life of this process."""
-        model = self._context.trust.hash_of("model") or b""
-        if not self._trained(model) or self.plan is not None or self._context.store.get(OPEN) is not None:
+        if self.plan is not None or self._context.store.get(OPEN) is not None:
             return False
-        return not self.statistics.is_due(model, self.done(model), last=True)
-
-    def _trained(self, model_hash: bytes) -> bool:
-        """Whether no more rounds of training are asked for."""
-        return bool(self._settings.total) and self.done(model_hash) >= self._settings.total
+        model = self._context.trust.hash_of("model") or b""
+        return self._planning.all_run(model, self.done(model))
 
     def version(self) -> int:
         """The newest model version."""
@@ -214,44 +154,9 @@ class Round:
 
     def begin(self, epoch: Epoch, number: int, now: float) -> list[Action]:
         """Announce round `number` under the newest documents."""
-        documents, settings, start = self._context.documents(), self._settings, int(now)
-        base, base_hash = self.models.current(documents.model, documents.model_hash)
-        model = documents.model_hash
-        describes = self.statistics.is_due(model, self.done(model), self._trained(model))
-        encoding, actions = self._describing(documents) if describes else self._training(documents)
-        closes = start + settings.collect
-        plan = Plan(
-            sender=self._context.index,
-            round=number,
-            kind=STATISTICS if describes else TRAIN,
-            model=documents.model_hash,
-            base=base,
-            base_hash=base_hash,
-            roster=documents.roster_hash,
-            policy=documents.policy_hash,
-            epoch=epoch.transcript.epoch,
-            transcript=epoch.hash,
-            points=epoch.round_points(number),
-            opens=start,
-            closes=closes,
-            until=min(closes + settings.answer + settings.recover, epoch.transcript.not_after),
-            sample=round(settings.sample * 2**32),
-            grouped=0,
-            codec=encoding.codec,
-            bits=encoding.bits,
-            coords=encoding.coords,
-            keep=encoding.keep,
-            clip=encoding.clip,
-            step=encoding.step,
-            seed=self._context.draw(32),
-            noise=0.0,
-            tail=int(describes),
-            steps=0 if describes else settings.steps,
-            batch=0 if describes else settings.batch,
-            rate=0.0 if describes else settings.rate,
-            momentum=0.0 if describes else settings.momentum,
-            proximal=0.0 if describes else settings.proximal,
-        )
+        documents = self._context.documents()
+        done = self.done(documents.model_hash)
+        plan, actions = self._planning.next_plan(documents, epoch, number, done, now)
         frame = self._context.frame(plan)
         self.plan, self._plan_hash, self.last = plan, frame.hash(self._context.fleet), number
         self._open, self._opening, self._enough_since = _Open(frame.to_bytes(), b"", 0), None, None
@@ -263,41 +168,13 @@ class Round:
             Save(OPEN, self._open.to_body()),
             Save(LAST, number.to_bytes(8, "little")),
             *retain(Publish(self._context.topics.plan(), frame.to_bytes())),
-            Note("plan", {"round": number, "epoch": plan.epoch, "base": base} | self._said_of(plan)),
+            Note("plan", {"round": number, "epoch": plan.epoch, "base": plan.base} | self._said_of(plan)),
             Wake(plan.closes),
         ]
-
-    def _training(self, documents: Documents) -> tuple[Encoding, list[Action]]:
-        """The encoding of a round of training, and what is to be done with it."""
-        encoding, actions = self._encoding(documents)
-        return encoding, [*actions, *(self.models.offer_base() if encoding.codec == PLAIN else [])]
-
-    def _encoding(self, documents: Documents, anew: bool = False) -> tuple[Encoding, list[Action]]:
-        return choose(
-            self._context.store,
-            self._settings.codec,
-            self._settings.clip or documents.policy.clip,
-            self._expected(documents),
-            documents.policy,
-            documents.model,
-            documents.model_hash,
-            anew,
-        )
-
-    def _describing(self, documents: Documents) -> tuple[Encoding, list[Action]]:
-        """The same of a statistics round."""
-        actions = self.statistics.tried(documents.model_hash, self.done(documents.model_hash))
-        return statistics_encoding(self.statistics.schema(), documents.policy), actions
 
     def _said_of(self, plan: Plan) -> dict[str, object]:
         """What the journal says of a round that is not for training."""
         return {"statistics": f"noise {NOISELESS}"} if plan.kind == STATISTICS else {}
-
-    def _expected(self, documents: Documents) -> int:
-        """Uploads to make room for in a sum."""
-        sampled = round(len(participants(documents.roster)) * self._settings.sample)
-        policy = documents.policy
-        return max(1, min(max(sampled, policy.smallest_survivor_set), policy.largest_survivor_set))
 
     # What devices send.
 
@@ -515,7 +392,7 @@ class Round:
             return [*settled, Note("rollback-refused", {"version": version, "why": str(error)})]
         actions = self.models.roll_back(version)
         # The devices drop their residuals: what sums will be like is as unknown as at the start.
-        encoding, stepped = self._encoding(documents, anew=True)
+        encoding, stepped = self._planning.encoding(documents, anew=True)
         self.last += 1
         self.outcome = OUTCOMES[ROLLBACK]
         result = Result(

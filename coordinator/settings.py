@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from coordinator.round import RoundSettings
+from coordinator.planning import RoundSettings
 from coordinator.setup import SetupSettings
 from hushfleet.configuration import Range
 

@@ -11,7 +11,7 @@ from signed_fleet import FleetKeys, make_fleet, seeded
 from world import Crash, World
 
 from coordinator.audit import BLAME
-from coordinator.round import RoundSettings
+from coordinator.planning import RoundSettings
 from edge_agent.sheets import Sheets
 from hushfleet.actions import Export, Publish
 from hushfleet.codec import PLAIN_BITS, lanes

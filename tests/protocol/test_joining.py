@@ -4,7 +4,7 @@ from signed_fleet import make_fleet
 from witness import Witness
 from world import World
 
-from coordinator.round import RoundSettings
+from coordinator.planning import RoundSettings
 
 
 def test_a_device_that_joins_an_idle_fleet_gets_its_model_and_refuses_nothing() -> None:

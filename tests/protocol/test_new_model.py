@@ -4,7 +4,7 @@ import pytest
 from signed_fleet import LAYERS, START, FleetKeys, make_fleet, seeded
 from world import World
 
-from coordinator.round import RoundSettings
+from coordinator.planning import RoundSettings
 from hushfleet.mqtt.topics import Topics
 from hushfleet.trust import READY
 

@@ -21,7 +21,7 @@ from signed_fleet import START, FleetKeys, make_fleet, seeded
 
 from coordinator.conductor import Conductor
 from coordinator.context import Context as CoordinatorContext
-from coordinator.round import RoundSettings
+from coordinator.planning import RoundSettings
 from coordinator.setup import SetupSettings
 from edge_agent.context import Context as DeviceContext
 from edge_agent.device import Device

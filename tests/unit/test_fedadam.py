@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rotated_reference import encoded, name_of, opened, summed
 
 from coordinator.encoding import ServerOptimizer, ServerStep, server_step
-from coordinator.round import RoundSettings
+from coordinator.planning import RoundSettings
 from hushfleet.codec import PLAIN_BITS, pack_opened, plain_step
 from hushfleet.configuration import load
 from hushfleet.encoding.grid import Grid
