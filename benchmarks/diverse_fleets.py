@@ -10,6 +10,7 @@ cancel exactly. The questions:
 * scale: the same where a device has standardised over its own rows, not over all exercises of its person;
 * rare: each exercise in turn has twenty times fewer rows on every device;
 * rows: seven of eight people have twenty rows. Does it help to count devices by their rows?
+* turbines: the same of four wind turbines (diverse_turbines.py);
 * joining: a person who comes at half of the rounds, judged on rows of its own that come later than those it has; alone:
   the same where nobody else does one of the exercises.
 """
@@ -24,9 +25,9 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import click
+import diverse_turbines
 import numpy as np
 from bytes_federation import HushfleetSums
 from bytes_sizes import messages
@@ -34,14 +35,15 @@ from bytes_tasks import Rows, Task, watch_tasks
 from bytes_to_accuracy import progress
 from bytes_training import train_together
 from diverse_tasks import CLASSES, few_classes, own_scale, rare_class, short_of_rows, with_newcomer
+from diverse_ways import Way
 from numpy.typing import NDArray
 from server_optimizers import FEDADAM
 
-from coordinator.encoding import Codec, ServerStep
 from hushfleet.errors import HushfleetError
 from hushfleet.hashing import digest
 from hushfleet.learning.layers import forward, initial_flat
 from hushfleet.learning.local import LocalResult
+from hushfleet_demo.turbines import TASK
 from hushfleet_demo.watch_data import load_people
 
 Flat = NDArray[np.float32]
@@ -71,23 +73,6 @@ class Score:
     recalls: NDArray[np.float64] = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """One way to learn.
-
-    Attributes:
-        name: in the table.
-        codec: plain, or a profile of the rotated codec: `fast` is the one with server momentum.
-        changes: fields of the task that are otherwise.
-        server: the server's step, in place of the profile's.
-    """
-
-    name: str
-    codec: Codec = "default"
-    changes: dict[str, Any] = field(default_factory=dict)
-    server: ServerStep | None = None
-
-
 AVERAGING = Way("averaging")
 WAYS = (
     AVERAGING,
@@ -99,6 +84,15 @@ WAYS = (
     Way("FedAdam, plain", "plain", server=FEDADAM),
     Way("FedAdam, fast", "fast", server=FEDADAM),
 )
+TURBINE_WAYS = (
+    Way("plain", "plain"),
+    Way("default"),
+    Way("FedProx 0.1, plain", "plain", {"proximal": 0.1}),
+    Way("10 steps, not 50, plain", "plain", {"steps": 10}),
+    Way("fast", "fast"),
+    Way("FedAdam, plain", "plain", server=FEDADAM),
+)
+TURBINE_ROUNDS = 40
 BALANCED = Way("balanced", changes={"balanced": True})
 
 
@@ -112,16 +106,18 @@ class Row:
         lowest_recall: of the class that is found least, mean over the fleets of each one's lowest.
         rare_recall: of the rare class; None where there is none.
         void: part of the rounds that were lost to wrapping.
+        error: of turbines, which have none of the others: mean absolute error in parts of the rated power.
     """
 
     question: str
     fleet: str
     way: str
-    accuracy: float
-    macro_f1: float
-    lowest_recall: float
+    accuracy: float | None = None
+    macro_f1: float | None = None
+    lowest_recall: float | None = None
     rare_recall: float | None = None
     void: float = 0.0
+    error: float | None = None
 
 
 def score(flat: Flat, task: Task, rows: Rows) -> Score:
@@ -243,8 +239,7 @@ class Bench:
 
     def joining(self) -> Iterator[Row]:
         """One that comes at half of the rounds, at once, or never; it does what the others do, or alone does one."""
-        half = self.rounds // 2
-        marks = {half: "before", half + 1: "a round later", half + 5: "five later", self.rounds: "at the end"}
+        half, marks = self.rounds // 2, _marks(self.rounds)
         for alone in (None, ALONE):
             for name, comes in (("from the start", 0), ("at half", half), ("never", self.rounds)):
                 for_it: dict[str, list[Score]] = {mark: [] for mark in marks.values()}
@@ -275,6 +270,40 @@ class Bench:
         return _row(question, fleet, way.name, scores, rare, void / self.rounds / len(tasks))
 
 
+def turbine_runs() -> int:
+    """How many runs `turbine_rows` takes."""
+    return 3 * len(TURBINE_WAYS) + 3 * 4
+
+
+def turbine_rows(rounds: int, each: Callable[[str], None]) -> Iterator[Row]:
+    """The same questions where a number is learned; `each` is told of every run that ends."""
+    here = diverse_turbines.turbines()
+    judged = diverse_turbines.judged(here)
+    for fleet, devices in diverse_turbines.fleets(here).items():
+        for way in TURBINE_WAYS:
+            models = list(diverse_turbines.learn(devices, way, rounds, lambda number: range(4)))
+            each(f"turbines: {fleet}, {way.name}")
+            errors = [TASK.judge(flat, judged) for flat, _ in models[-LAST:]]
+            yield Row("turbines", fleet, way.name, error=float(np.mean(errors)), void=models[-1][1] / rounds)
+    half = rounds // 2
+    marks = _marks(rounds)
+    for name, comes in (("from the start", 0), ("at half", half), ("never", rounds)):
+        found: dict[str, list[float]] = {mark: [] for mark in marks.values()}
+        for devices, later in diverse_turbines.newcomers(here):
+            models = list(diverse_turbines.learn(devices, TURBINE_WAYS[0], rounds, _joins(len(devices), comes)))
+            each(f"turbines, joining: {name}")
+            for number, mark in marks.items():
+                found[mark].append(TASK.judge(models[number - 1][0], later))
+        for mark, errors in found.items():
+            yield Row("turbines", f"the newcomer's later rows, {mark}", name, error=float(np.mean(errors)))
+
+
+def _marks(rounds: int) -> dict[int, str]:
+    """The rounds after which a newcomer's model is judged, where it joins after half of them."""
+    half = rounds // 2
+    return {half: "before", half + 1: "a round later", half + 5: "five later", rounds: "at the end"}
+
+
 def _joins(devices: int, comes: int) -> Callable[[int], Sequence[int]]:
     """All devices, the last of them in the rounds after `comes`."""
     return lambda number: range(devices if number > comes else devices - 1)
@@ -297,6 +326,8 @@ def _row(
 
 def line(row: Row) -> str:
     """A row in words."""
+    if row.error is not None:
+        return f"{row.question:9}{row.fleet:58}{row.way:26}{row.error:.4f}"
     rare = "" if row.rare_recall is None else f"  rare {row.rare_recall:.3f}"
     void = f"  void {row.void:.0%}" if row.void else ""
     return (
@@ -317,7 +348,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(9, 5), layout="constrained")
     width = 0.8 / len(WAYS)
     for at, way in enumerate(WAYS):
-        heights = [row.macro_f1 for row in mine if row.way == way.name]
+        heights = [row.macro_f1 or 0.0 for row in mine if row.way == way.name]
         axes.bar(np.arange(len(fleets)) + (at - (len(WAYS) - 1) / 2) * width, heights, width, label=way.name)
     axes.set(ylim=(0.5, 1.0), ylabel="macro F1 on people in no fleet")
     axes.set_xticks(
@@ -340,8 +371,11 @@ def main(json_path: Path, plot_path: Path | None, rounds: int, fleets: int) -> N
     except HushfleetError as error:
         raise click.ClickException(str(error)) from None
     bench = Bench(tasks, rounds, lambda name: None)
-    with progress(bench.runs()) as bench.each:
-        rows = list(bench.rows())
+    try:
+        with progress(bench.runs() + turbine_runs()) as bench.each:
+            rows = [*bench.rows(), *turbine_rows(TURBINE_ROUNDS, bench.each)]
+    except HushfleetError as error:
+        raise click.ClickException(str(error)) from None
     click.echo("\n".join(map(line, rows)))
     try:
         json_path.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")

@@ -1,5 +1,6 @@
 """Devices that differ: the fleets of the benchmark, and what any device's rows can do to the sum."""
 
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from bytes_tasks import Rows, Task
 from bytes_training import train_together
 from diverse_fleets import Bench, everyone, plot, score, some
 from diverse_tasks import CLASSES, few_classes, own_scale, rare_class, short_of_rows, with_newcomer
+from diverse_turbines import fleets, newcomers, turbines
 
 from edge_agent.sources.rows import Judge, LocalData
 from edge_agent.sources.rows import Rows as OwnRows
@@ -23,6 +25,7 @@ from hushfleet.learning.local import train
 from hushfleet.wire.documents import ModelSpec
 from hushfleet.wire.layers import Dense
 from hushfleet.wire.schema import Schema
+from hushfleet_demo.turbines import JUDGED
 
 LAYERS = (Dense(6, 16, "relu"), Dense(16, CLASSES))
 
@@ -116,10 +119,28 @@ def test_every_question_is_answered_by_as_many_runs_as_are_announced(tmp_path: P
     found = list(bench.rows())
     assert len(told) == bench.runs()
     assert {row.question for row in found} == {"skew", "scale", "rare", "rows", "joining", "alone"}
-    assert all(0 <= value <= 1 for row in found for value in (row.accuracy, row.macro_f1, row.lowest_recall, row.void))
+    for row in found:
+        assert None not in (row.accuracy, row.macro_f1, row.lowest_recall)
+        assert 0 <= (row.accuracy or 0.0) <= 1
+    assert all(0 <= row.void <= 1 for row in found)
     assert {(row.rare_recall is None) for row in found if row.question == "alone"} == {False}
     plot(found, tmp_path / "skew.png")
     assert (tmp_path / "skew.png").stat().st_size > 10_000
+
+
+def test_each_turbine_has_a_season_or_a_range_of_wind_of_its_own() -> None:
+    here = turbines()
+    made = fleets(here)
+    sizes = {fleet: [len(rows) for rows in devices] for fleet, devices in made.items()}
+    assert [len(rows) for rows in made["all rows each"]] == [len(one.between(0, JUDGED[0])) for one in here.recordings]
+    # A year and a half: two of the four seasons twice.
+    assert all(2_000 < count < 4_500 for count in sizes["one season each"])
+    assert all(2_500 < count < 3_500 for count in sizes["one range of wind each"])
+    winds = [rows.x[:, 0] for rows in made["one range of wind each"]]
+    assert all(below.max() <= above.min() for below, above in pairwise(winds))
+    devices, later = next(newcomers(here))
+    assert len(devices[-1]) < 17 * 24 + 1 < len(devices[0])
+    assert len(later) > 4_000
 
 
 def test_who_is_away_keeps_its_residual_and_who_joins_has_none() -> None:
