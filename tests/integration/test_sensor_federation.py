@@ -173,7 +173,10 @@ def _check_statistics(fleet: SensorFleet) -> None:
     assert all(one["share"] == pytest.approx(0.25, abs=0.1) for one in told["labels"]["classes"].values())
     for name, said in ((COORDINATOR, f"{len(fleet.devices)} devices; {NOISELESS}"), ("part-2", "without noise")):
         role = "coordinator" if name == COORDINATOR else "agent"
-        assert said in hushfleet(role, "status", fleet.configuration(name)).stdout
+        # A status is written every two seconds.
+        end = time.monotonic() + DEADLINE
+        while said not in (shown := hushfleet(role, "status", fleet.configuration(name))).stdout:
+            assert time.monotonic() < end, shown.stdout
 
 
 def test_sensor_messages_become_rows_and_rounds(tmp_path: Path, owner_broker: LocalBroker) -> None:
