@@ -91,7 +91,7 @@ class Participant:
         self._state = State.from_body(saved) if saved else State()
         self._residual = Residual(context.store, context.index)
         self.head = PersonalHead(context.store)
-        self.statistics = Statistics(context)
+        self.statistics = Statistics(context, restoration)
         kept = context.store.get(UPLOAD)
         self._upload = Upload.from_body(kept) if kept else None
         self._plan: VerifiedPlan | None = None

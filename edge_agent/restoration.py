@@ -11,6 +11,7 @@ from hushfleet.wire.documents import Policy
 from hushfleet.wire.round import Plan
 
 RECORD = "device/restored"
+DAY = 86_400
 
 
 class Restoration:
@@ -32,6 +33,10 @@ class Restoration:
     def covers_plan(self, plan: Plan, policy: Policy) -> bool:
         """Whether this plan may have been answered already, by clocks that differ."""
         return self.at is not None and plan.opens <= self.at + clock_skew(policy)
+
+    def covers_numbers(self, time: float) -> bool:
+        """Whether this device may have described itself within a day on whatever base is its model now."""
+        return self.at is not None and time < self.at + DAY
 
     def covers_call(self, call: Call, policy: Policy) -> bool:
         """Whether this call may have been answered already.

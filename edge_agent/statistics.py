@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from edge_agent.context import Context
+from edge_agent.restoration import DAY, Restoration
 from hushfleet.actions import Action, Save
 from hushfleet.errors import RefusedError
 from hushfleet.hashing import digest
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from hushfleet.secagg.residues import Vector
 
 RECORD = "participant/statistics"
-DAY = 86_400
 NOISELESS = "without noise: the owners signed noiseless_statistics"
 
 
@@ -39,8 +39,8 @@ class _Described(Table):
 class Statistics:
     """Built anew from its record at every start."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(self, context: Context, restoration: Restoration) -> None:
+        self._context, self._restoration = context, restoration
         saved = context.store.get(RECORD)
         self._last = _Described.from_body(saved) if saved else None
 
@@ -65,6 +65,8 @@ class Statistics:
         # A clock that was set back since then says nothing, and locks nobody out.
         if last and last.base == plan.base_hash and 0 <= trust.time(now) - last.uploaded < DAY:
             raise PlanRefusedError(BASE_USED_UP, "this device has described itself on this base model already")
+        if self._restoration.covers_numbers(trust.time(now)):
+            raise PlanRefusedError(BASE_USED_UP, "the vault was put back from a copy, and may have described itself")
 
     def encode(
         self, verified: VerifiedPlan, numbers: "NDArray[np.float64]", now: float

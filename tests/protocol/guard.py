@@ -12,17 +12,22 @@ from typing import Any
 
 from liars import Liars
 from memory_broker import Sent
+from opened_numbers import retained_sums
 from witness import Witness
 from world import World
 
 from coordinator.audit import BLAME
 from coordinator.round import LAST, OPEN, _Open
+from coordinator.statistics import OPENED, Opened
 from coordinator.uploads import SUM, _Record
 from edge_agent.device import SEEN, Seen
 from edge_agent.live_model import RECORD
 from edge_agent.live_model import _Record as _LiveRecord
 from edge_agent.member import ANSWER, Answer
+from edge_agent.opened_sums import RECORD as SUMS
+from edge_agent.opened_sums import _Kept
 from edge_agent.participant import UPLOAD, Upload
+from edge_agent.restoration import DAY
 from edge_agent.sheets import Attempt
 from hushfleet.actions import RETAINED, Erase, Note, Publish, Save
 from hushfleet.codec import PLAIN_BITS, lanes
@@ -31,9 +36,9 @@ from hushfleet.mqtt.chunks import HEADER_MARK
 from hushfleet.mqtt.topics import Parsed
 from hushfleet.secagg.residues import Vector, add_into
 from hushfleet.secagg.sealing import unseal
-from hushfleet.wire.documents import ModelSpec, Policy
+from hushfleet.wire.documents import Policy
 from hushfleet.wire.framing import Frame, indices, read
-from hushfleet.wire.round import ACCEPTED, Header, MaskSum, Plan, Receipt, Survivors
+from hushfleet.wire.round import ACCEPTED, STATISTICS, Header, MaskSum, Plan, Receipt, Sums, Survivors
 
 
 class Guard:
@@ -47,11 +52,11 @@ class Guard:
         self.world, self.liars = world, liars
         self.witness = Witness(world, liars)
         self._recoveries = recoveries
-        self._coords = read(world.keys.documents["model"], ModelSpec).parameters()
         self._helped: dict[tuple[int, int], set[int]] = defaultdict(set)
         self._uploads: dict[int, int] = {}
         self._seen: dict[int, int] = defaultdict(int)
         self._newest: dict[int, int] = defaultdict(int)
+        self._described: dict[tuple[int, bytes], float] = {}
         self._changed: dict[int, set[str]] = {}
         self._trace = sha256()
         world.committed, world.leaves = self._committed, self._leaves
@@ -66,6 +71,10 @@ class Guard:
         saved = self.world.records[index].get(UPLOAD)
         if saved is not None:
             self._uploads[index] = Upload.from_body(saved).round
+        for key, described in self._described.items():
+            if key[0] == index:
+                # From here its own clock counts, whatever it said before.
+                self._described[key] = min(described, self.world.clock(index))
 
     def _judge(self) -> None:
         for found in self.witness.wrong.values():
@@ -87,6 +96,8 @@ class Guard:
             self.witness.see_model(index, live.version, live.hash)
             self._check_way_back(index, live.version)
             self._judge()
+        if index and SUMS in keys:
+            self._check_kept(index, _Kept.from_body(self.world.records[index].data[SUMS]))
 
     def _check_way_back(self, index: int, version: int) -> None:
         """Nobody's model goes further back from the highest it ever was than the policy allows."""
@@ -109,6 +120,16 @@ class Guard:
         for key in keys:
             if key.startswith(BLAME):
                 self._check_blame(records.data[key])
+            if key.startswith(OPENED) and key in records.data:
+                self._check_opened(Opened.from_body(records.data[key]))
+
+    def _check_opened(self, opened: Opened) -> None:
+        """What the coordinator keeps of a statistics round is what it publishes, in the same event."""
+        data = retained_sums(self.world, opened.round)
+        assert data is not None, f"the sums of round {opened.round} are kept, and not published"
+        sums, plan = read(Frame.from_bytes(data, len(data)), Sums), self.witness.plans[opened.round]
+        kept = (opened.devices, opened.top, opened.sums, opened.base)
+        assert kept == (sums.devices, sums.top, sums.sums, plan.base), f"other sums of round {opened.round} are kept"
 
     def _check_blame(self, evidence: bytes) -> None:
         verdict = judge_evidence(evidence, self.world.keys.fleet, self.world.keys.root.hash(self.world.keys.fleet))
@@ -130,12 +151,29 @@ class Guard:
         saved = self.world.records[index].get(UPLOAD)
         if saved is not None:
             self._uploads[index] = Upload.from_body(saved).round
+            self._check_described(index, self.witness.plans[self._uploads[index]])
             return
         number = self._uploads[index]
         for action in actions:
             if isinstance(action, Note) and action.event == "accepted":
                 accepted = index in self.witness.accepted[number] and action.fields["round"] == number
                 assert accepted, f"device {index} takes its upload of round {number} for accepted"
+
+    def _check_described(self, index: int, plan: Plan) -> None:
+        """A device describes itself once a base, and again a day later by its clock, or by one that was set back."""
+        if plan.kind != STATISTICS:
+            return
+        now, key = self.world.clock(index), (index, plan.base_hash)
+        before = self._described.get(key, float("inf"))
+        assert now < before or now > before + DAY - 1, f"device {index} describes itself twice on version {plan.base}"
+        self._described[key] = now
+
+    def _check_kept(self, index: int, kept: _Kept) -> None:
+        """A device keeps the sums that were published for the round, and the result names, as of the same version."""
+        sums, result = self.witness.numbers.published.get(kept.round), self.witness.results.get(kept.round)
+        named = result is not None and sums is not None and kept.body == sums.to_body()
+        assert named, f"device {index} keeps other sums of round {kept.round} than were published"
+        assert result.version == kept.version, f"device {index} keeps sums of round {kept.round} for another version"
 
     def _check_erasure(self, index: int) -> None:
         """No secret of a round outlives what a member has verified of its end, no sealing key its readiness."""
@@ -193,6 +231,8 @@ class Guard:
             case "plan", _ if payload:
                 last = int.from_bytes(records.get(LAST, b""), "little")
                 assert last >= read(Frame.from_bytes(payload), Plan).round, what
+            case "sums", _ if payload:
+                assert f"{OPENED}{at.round_number:020}" in records, what
             case "up", "upload":
                 upload = Upload.from_body(records[UPLOAD]) if UPLOAD in records else None
                 assert upload is not None, what
@@ -228,10 +268,11 @@ class Guard:
                 header = Header.from_body(Frame.from_bytes(record.header).body)
                 accepted[int(key.split("/")[1])] = header.upload_hash()
         assert accepted.get(device) == upload, what
-        total = Vector.zeros(self._coords, PLAIN_BITS, lanes(0))
+        plan = read(Frame.from_bytes(_Open.from_body(records.data[OPEN]).plan), Plan)
+        total = Vector.zeros(plan.coords, PLAIN_BITS, lanes(plan.tail))
         for index in accepted:
             chunks = [value for key, value in records.scan(f"upload/{index:010}/") if not key.endswith("/header")]
-            add_into(total, Vector.from_bytes(b"".join(chunks), PLAIN_BITS, self._coords, lanes(0)))
+            add_into(total, Vector.from_bytes(b"".join(chunks), PLAIN_BITS, plan.coords, lanes(plan.tail)))
         saved = records.get(SUM)
         whole = total.body.tobytes() + total.tail.tobytes()
         assert saved == whole, f"the sum on the disk is not that of {set(accepted)}"

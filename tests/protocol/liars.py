@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from nacl import bindings
 from numpy.typing import NDArray
+from opened_numbers import retained_sums
 from signed_fleet import seeded
 from world import World, one_hot
 
@@ -25,13 +26,16 @@ from hushfleet.actions import Publish
 from hushfleet.codec import PLAIN_BITS, lanes
 from hushfleet.hashing import digest
 from hushfleet.mqtt.chunks import HEADER_MARK, cut
+from hushfleet.mqtt.inbox import payloads
 from hushfleet.mqtt.topics import Parsed, Topics
 from hushfleet.secagg.group import ORDER
 from hushfleet.secagg.residues import Vector
 from hushfleet.secagg.sealing import seal
+from hushfleet.statistics import Digits
 from hushfleet.wire.committee import Box
+from hushfleet.wire.documents import Policy
 from hushfleet.wire.framing import Frame, read
-from hushfleet.wire.round import APPLIED, Header, MaskSum, Plan, Request, Result, Survivors, bitmap
+from hushfleet.wire.round import APPLIED, STATISTICS, Header, MaskSum, Plan, Request, Result, Sums, Survivors, bitmap
 
 PARTICIPANT_LIES = (
     "steers-update",
@@ -54,6 +58,8 @@ MEMBER_LIES = (
     "silent-in-setup",
 )
 COORDINATOR_LIES = ("sets", "second-plan", "old-transcript", "second-result", "wrong-included")
+NUMBERS_LIES, SUMS_LIES = ("impossible-numbers",), ("other-sums",)
+"""What participants and the coordinator tell besides where there are statistics rounds."""
 
 BAD_POINTS = (
     b"\x01" + bytes(31),
@@ -99,7 +105,8 @@ class Liars:
         self._other_sum: dict[tuple[int, int], MaskSum] = {}
         self._first_plan: Plan | None = None
         self._sets_shown = 0
-        world.tamper, world.update = self._tamper, self._update
+        self._honest_numbers = world.numbers
+        world.tamper, world.update, world.numbers = self._tamper, self._update, self._numbers
 
     def tells(self, index: int, kind: str, *occasion: object) -> bool:
         """Whether a machine tells that lie on that occasion: decided once."""
@@ -134,6 +141,14 @@ class Liars:
             for _ in range(4):
                 delta[chance.randrange(plan.coords)] = chance.randint(-256, 256) / 256
         return delta
+
+    def _numbers(self, index: int, plan: Plan) -> NDArray[np.float64]:
+        """Numbers of which each is in its range, and shares do not add up to their whole."""
+        numbers = self._honest_numbers(index, plan)
+        if self.tells(index, "impossible-numbers", plan.round):
+            self.spoilt[plan.round].add(index)
+            return np.ones_like(numbers)
+        return numbers
 
     def _masked(self, index: int, honest: Callable[..., Any], verified: Any, *arguments: Any) -> tuple[bytes, bytes]:
         number = verified.plan.round
@@ -197,9 +212,10 @@ class Liars:
 
     def _mask_sum(self, index: int, honest: Callable[..., MaskSum], verified: Any, *arguments: Any) -> MaskSum:
         answer, number = honest(verified, *arguments), verified.plan.round
-        vector = Vector.from_bytes(answer.sum, PLAIN_BITS, verified.plan.coords, lanes(0))
+        plan: Plan = verified.plan
+        vector = Vector.from_bytes(answer.sum, PLAIN_BITS, plan.coords, lanes(plan.tail))
         chance = self._chance(index, "sum", number)
-        place = chance.randrange(verified.plan.coords)
+        place = chance.randrange(plan.coords)
         if self.tells(index, "two-sums", number):
             self.wrong.add((number, index))
             vector.body[place] ^= np.uint16(chance.randint(1, 65535))
@@ -211,9 +227,19 @@ class Liars:
         if self.tells(index, "steers-sum", number):
             self.wrong.add((number, index))
             _steer(vector, place, verified.hash)
-            self.shifts[number, index] = shift = np.zeros(verified.plan.coords)
-            shift[place] = SHIFT / 256
+            self.shifts[number, index] = self._shift(plan, place)
         return replace(answer, sum=vector.to_bytes(PLAIN_BITS))
+
+    def _shift(self, plan: Plan, place: int) -> NDArray[np.float64]:
+        """What a steered coordinate adds to the sum of the updates, or to that of the numbers in units of 1/top."""
+        if plan.kind != STATISTICS:
+            shift = np.zeros(plan.coords)
+            shift[place] = SHIFT / 256
+            return shift
+        digits = Digits.of(read(self.world.keys.documents["policy"], Policy).largest_survivor_set)
+        shift = np.zeros(plan.coords // digits.count)
+        shift[place // digits.count] = SHIFT * digits.base ** (place % digits.count)
+        return shift
 
     def _sums(self, index: int, at: Parsed, publish: Publish) -> Iterable[Publish]:
         if self.tells(index, "silent-in-rounds", at.round_number):
@@ -272,6 +298,9 @@ class Liars:
         if not publish.payload:
             yield publish
             return
+        if at.kind == "sums" and self.tells(0, "other-sums", at.round_number):
+            yield replace(publish, payload=self._other_sums(at.round_number)[at.chunk])
+            return
         lies: list[Publish] = []
         if at.kind == "down" and at.name == "survivors" and at.chunk == 0 and self.tells(0, "sets", at.round_number):
             if not publish.payload.startswith(HEADER_MARK) and self._sets_shown < 200:
@@ -310,6 +339,14 @@ class Liars:
             request = Request(0, shown.plan, frame.hash(self.world.keys.fleet), lost)
             topic = publish.topic.replace("/survivors/", "/request/")
             yield replace(publish, topic=topic, payload=self._frame(request))
+
+    def _other_sums(self, number: int) -> list[bytes]:
+        """Sums of the same round and form, half as large: not those that its result names."""
+        data = retained_sums(self.world, number)
+        assert data is not None
+        sums = read(Frame.from_bytes(data, len(data)), Sums)
+        half = np.frombuffer(sums.sums, "<u8") // 2
+        return payloads(self._frame(replace(sums, sums=half.tobytes())), self.world.chunk)
 
     def _plans(self, publish: Publish) -> list[Publish]:
         """A second plan for the round, or one that names the transcript of an epoch that is over."""

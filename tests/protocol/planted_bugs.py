@@ -23,12 +23,14 @@ class Bug:
         module: dotted name.
         right, wrong: the text there, and what is put in its place.
         seed: of the swarm, which finds it.
+        statistics: whether it shows in fleets with statistics rounds alone.
     """
 
     module: str
     right: str
     wrong: str
     seed: int = 0
+    statistics: bool = False
 
 
 BUGS: dict[str, Bug] = {
@@ -220,6 +222,37 @@ BUGS: dict[str, Bug] = {
         "if 0 < pause <= LONGEST_PAUSE or not",
         "if 0 < pause or not",
         seed=42,
+    ),
+    "description-not-recorded": Bug(
+        "edge_agent.statistics",
+        "        return vector, [Save(RECORD, self._last.to_body())]",
+        "        return vector, []",
+        seed=29,
+        statistics=True,
+    ),
+    "described-again-from-a-copy": Bug(
+        "edge_agent.restoration", "self.at is not None and time < self.at + DAY", "False", seed=79, statistics=True
+    ),
+    "opened-sums-not-named": Bug(
+        "coordinator.round",
+        "self._end(APPLIED, NO_REASON, now, delta_hash=sums_hash)",
+        "self._end(APPLIED, NO_REASON, now, delta_hash=self._plan_hash)",
+        seed=9,
+        statistics=True,
+    ),
+    "opened-sums-not-kept": Bug(
+        "coordinator.statistics",
+        '            Save(f"{OPENED}{plan.round:020}", self.newest.to_body()),\n',
+        "",
+        seed=9,
+        statistics=True,
+    ),
+    "other-sums-taken": Bug(
+        "edge_agent.opened_sums",
+        "        if frame.hash(context.fleet) != named.delta:",
+        "        if False:",
+        seed=239,
+        statistics=True,
     ),
 }
 

@@ -205,6 +205,16 @@ def attacked(keys: FleetKeys) -> Adversary:
     return adversary
 
 
+def a_day_passes(adversary: Adversary) -> None:
+    """While every machine is off."""
+    world = adversary.world
+    for device in world.nodes.copy():
+        world.crash(device)
+    world.run_for(86_400)
+    for device in (1, 2, 3, 4, *PARTICIPANTS):
+        world.start(device)
+
+
 def statistics_plan(adversary: Adversary, number: int, keys: FleetKeys, **changes: Any) -> Announced:
     """A plan for statistics as the coordinator would write it, but for the changes."""
     schema = schema_of(fleet())
@@ -255,12 +265,32 @@ def test_a_device_describes_itself_once_a_base_and_then_once_a_day(restart: bool
             adversary.world.start(device)
     assert adversary.uploads(announce(3)) == {}
     assert all(declines(adversary, device) == [(3, BASE_USED_UP)] for device in PARTICIPANTS)
-    for device in adversary.world.nodes.copy():
-        adversary.world.crash(device)
-    adversary.world.run_for(86_400)
-    for device in (1, 2, 3, 4, *PARTICIPANTS):
-        adversary.world.start(device)
+    a_day_passes(adversary)
     assert len(adversary.uploads(announce(4))) == 4
+
+
+def test_a_device_whose_vault_was_put_back_describes_itself_on_no_base_for_a_day() -> None:
+    keys = fleet()
+    adversary = attacked(keys)
+    world = adversary.world
+
+    def announce(number: int) -> Announced:
+        announced = statistics_plan(adversary, number, keys)
+        world.run_for(15)
+        return announced
+
+    copy = dict(world.records[5].data)
+    assert sorted(adversary.uploads(announce(2))) == [5, 6, 7, 8]
+    world.crash(5)
+    world.put_back(5, copy)
+    world.start(5)
+    # Until it takes part in rounds again.
+    world.run_for(310)
+    assert adversary.uploads(announce(3)) == {}
+    assert (3, BASE_USED_UP) in declines(adversary, 5)
+    assert "may have described itself" in world.why(5)[-1]
+    a_day_passes(adversary)
+    assert sorted(adversary.uploads(announce(4))) == [5, 6, 7, 8]
 
 
 @pytest.mark.parametrize("restart", [False, True], ids=["in one life", "over a restart"])

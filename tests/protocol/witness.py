@@ -6,12 +6,12 @@ Every message is judged as it comes; what was found wrong stands in `wrong` unti
 
 from collections import defaultdict
 from collections.abc import Iterable
-from itertools import combinations
 from typing import Protocol
 
 import numpy as np
 from memory_broker import Sent
 from numpy.typing import NDArray
+from opened_numbers import OpenedNumbers, spread
 from world import World, height
 
 from edge_agent.device import Device
@@ -24,7 +24,7 @@ from hushfleet.wire.round import ACCEPTED, APPLIED, ROLLBACK, STATISTICS, VOID, 
 
 GRACE = 30.0
 """Seconds by which a round may end after its plan's last moment: downtimes and ticks."""
-ONCE = ("card", "list", "key", "ready", "share", "transcript", "result", "model")
+ONCE = ("card", "list", "key", "ready", "share", "transcript", "result", "model", "sums")
 """Retained kinds that may leave in one form only; each is signed, so a second form would be a second word."""
 TWICE, SUMS, RECEIPTS, DEADLINES = "twice", "sums", "receipts", "deadlines"
 
@@ -56,6 +56,7 @@ class Witness:
         wrong: what must not have happened, by sort.
         excused: until when the coordinator was down or had no right clock, disk or broker: its rounds may be late.
         accepted: by round, the participants that were told so.
+        numbers: what statistics rounds opened.
         frozen: by round, whose uploads are in the survivor set, where it was seen.
     """
 
@@ -75,6 +76,7 @@ class Witness:
         self._said: dict[tuple[object, ...], bytes] = {}
         self._sent_by: dict[int, set[int]] = defaultdict(set)
         self.accepted: dict[int, set[int]] = defaultdict(set)
+        self.numbers = OpenedNumbers(world)
         self._announced: dict[int, float] = {}
         self._plan_hashes: dict[int, bytes] = {}
         for sent in world.broker.log:
@@ -84,6 +86,7 @@ class Witness:
         """AssertionError, with the seed, if anything happened that must not."""
         self.check_models()
         self._check_unfinished()
+        self._check_numbers()
         for sort in tuple(self.wrong):
             self._check(sort, f"seed {self.world.seed}")
 
@@ -120,6 +123,9 @@ class Witness:
             self._see_plan(Frame.from_bytes(payload), sent.time)
         elif at.kind == "result":
             self._see_result(Frame.from_bytes(payload), sent.time)
+        elif at.kind == "sums":
+            if self.numbers.see_sums(at, payload):
+                self._judge_numbers(at.round_number)
         elif (at.kind, at.name, at.chunk) == ("up", "upload", 0):
             self._sent_by[read(Frame.from_bytes(payload), Header).round].add(at.device)
         elif (at.kind, at.name) == ("down", "receipt"):
@@ -163,9 +169,7 @@ class Witness:
         if (result.base, result.base_hash) != (self._version, self.versions[self._version]):
             self.wrong[SUMS].append(f"round {number} is not based on the newest version")
         if result.outcome == APPLIED and number in self.plans and self.plans[number].kind == STATISTICS:
-            self._see_included(result)
-            if result.moves():
-                self.wrong[SUMS].append(f"the statistics of round {number} moved the model")
+            self._see_numbers(result)
         elif result.outcome == APPLIED:
             self._see_sum(result)
         elif result.outcome == ROLLBACK:
@@ -174,6 +178,23 @@ class Witness:
             self.wrong[SUMS].append(f"round {number} names survivors without a sum")
         elif result.outcome == VOID and not self._may_be_void(number):
             self.wrong[SUMS].append(f"round {number} is void, but nobody lied")
+
+    def _see_numbers(self, result: Result) -> None:
+        """Sums were opened: the model stays, and they are those of the numbers of just the devices it names."""
+        if result.moves():
+            self.wrong[SUMS].append(f"the statistics of round {result.round} moved the model")
+        self.numbers.see_result(result, self._see_included(result))
+        self._judge_numbers(result.round)
+
+    def _judge_numbers(self, number: int) -> None:
+        found = self.numbers.wrong(self.plans[number], self._shifts(number)) if number in self.plans else None
+        if found is not None:
+            self.wrong[SUMS].append(found)
+
+    def _check_numbers(self) -> None:
+        for number in self.numbers.unpublished():
+            self.wrong[SUMS].append(f"the sums that round {number} names never left")
+        self.wrong[SUMS] += self.numbers.mistold()
 
     def _see_rollback(self, result: Result) -> None:
         """The model went back: to a version that led to the newest, as far as the policy allows, without a sum."""
@@ -200,8 +221,6 @@ class Witness:
     def _see_sum(self, result: Result) -> None:
         """A sum was applied: it is exactly that of the updates it names, each of which was sent and none forgotten."""
         number, included = result.round, self._see_included(result)
-        if self.lies.spoilt.get(number, set()) & set(included):
-            self.wrong[SUMS].append(f"round {number} was applied, with an upload that spoils every sum")
         for update in self._updates(number, included):
             flat = self._flat + (update / len(included)).astype(np.float32)
             if model_hash(flat) == result.version_hash and result.version == self._version + 1:
@@ -224,6 +243,8 @@ class Witness:
             self.wrong[RECEIPTS].append(f"round {number}: {set(included) - self._sent_by[number]} never sent")
         if not self.accepted[number] <= set(included):
             self.wrong[RECEIPTS].append(f"round {number}: accepted, then lost: {self.accepted[number]}")
+        if self.lies.spoilt.get(number, set()) & set(included):
+            self.wrong[SUMS].append(f"round {number} was applied, with an upload that spoils every sum")
         return included
 
     def _updates(self, number: int, included: Iterable[int]) -> Iterable[NDArray[np.float64]]:
@@ -235,10 +256,11 @@ class Witness:
                 total[index] += height(number)
             else:
                 total += contributed
-        shifts = [shift for (about, _), shift in self.lies.shifts.items() if about == number]
-        for chosen in range(len(shifts) + 1):
-            for some in combinations(shifts, chosen):
-                yield total + np.sum(some, axis=0) if some else total
+        for shift in spread(self._shifts(number)):
+            yield total + shift
+
+    def _shifts(self, number: int) -> list[NDArray[np.float64]]:
+        return [shift for (about, _), shift in self.lies.shifts.items() if about == number]
 
     def _check_unfinished(self) -> None:
         for number in self.plans:
