@@ -171,9 +171,10 @@ class Guard:
     def _check_kept(self, index: int, kept: _Kept) -> None:
         """A device keeps the sums that were published for the round, and the result names, as of the same version."""
         sums, result = self.witness.numbers.published.get(kept.round), self.witness.results.get(kept.round)
-        named = result is not None and sums is not None and kept.body == sums.to_body()
-        assert named, f"device {index} keeps other sums of round {kept.round} than were published"
-        assert result.version == kept.version, f"device {index} keeps sums of round {kept.round} for another version"
+        published = sums is not None and kept.body == sums.to_body()
+        assert published, f"device {index} keeps other sums of round {kept.round} than were published"
+        version = result.version if result else None
+        assert version == kept.version, f"device {index} keeps sums of round {kept.round} for another version"
 
     def _check_erasure(self, index: int) -> None:
         """No secret of a round outlives what a member has verified of its end, no sealing key its readiness."""

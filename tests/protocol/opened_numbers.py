@@ -16,7 +16,7 @@ from hushfleet.actions import RETAINED
 from hushfleet.judgement import judge
 from hushfleet.mqtt.inbox import Inbox
 from hushfleet.mqtt.topics import Parsed, Topics
-from hushfleet.statistics import Digits, Numbers, describe
+from hushfleet.statistics import Digits, describe
 from hushfleet.wire.documents import Policy
 from hushfleet.wire.framing import Frame, read
 from hushfleet.wire.round import Plan, Result, Sums
@@ -122,12 +122,9 @@ class OpenedNumbers:
         wrong = []
         for index, judged in self._world.judged.items():
             for told in judged:
-                of_version = [number for number, (result, _) in self._named.items() if result.version == told.version]
-                if not any(np.array_equal(self._judged(number), told.sums.flat()) for number in of_version):
+                rounds = [number for number, (result, _) in self._named.items() if result.version == told.version]
+                opened = [self.published[number] for number in rounds if number in self.published]
+                flat = told.sums.flat()
+                if not any(np.array_equal(np.array(sums.numbers()) / sums.top, flat) for sums in opened):
                     wrong.append(f"device {index} was told what nobody opened of version {told.version}")
         return wrong
-
-    def _judged(self, number: int) -> NDArray[np.float64]:
-        sums = self.published[number]
-        numbers = Numbers.split(schema_of(self._world.keys), np.array(sums.numbers()) / sums.top)
-        return numbers.judged.flat()

@@ -64,7 +64,6 @@ def fleet_of(shape: Shape, seed: int, statistics: bool) -> FleetKeys:
     Args:
         statistics: whether the owners allow them, and sign a schema.
     """
-    allowed = {"noiseless_statistics": 1} if statistics else {}
     keys = make_fleet(
         shape.participants,
         shape.members,
@@ -76,7 +75,7 @@ def fleet_of(shape: Shape, seed: int, statistics: bool) -> FleetKeys:
         # A liar's rounds may be aborted again and again; the limit on one base would then end training for a day.
         uploads_per_base=1000,
         audit_rate=shape.audit_rate,
-        **allowed,
+        noiseless_statistics=int(statistics),
     )
     # Devices fetch what opened if the schema asks for thresholds, and has no classes.
     return keys.with_schema(task="anomaly", classes=()) if statistics else keys
