@@ -232,7 +232,7 @@ epsilon = 0.0                   # not in this version: leave all three at 0
 delta = 0.0
 committee_trusted = false       # exceptions that only an owner can sign: a committee too small to bear one corrupt
 tiny_fleet = false              # member; fewer than assumed_colluders + 5 uploads in a sum;
-noiseless_statistics = false    # sums of what devices say of their readings, without noise
+noiseless_statistics = false    # sums of what devices say of their readings and of the model, without noise
 
 [validity]                      # days
 certificates = 3653
