@@ -76,7 +76,7 @@ class WorkBench:
 
         if self._trainer is None or self._trainer[:2] != (model.layers, head):
             found = choose(self._wanted, model.layers, head, self._balanced)
-            self._chosen(found.name, found.why)
+            self._chosen(found.name, f"{found.why}; classes balanced" if self._balanced else found.why)
             self._trainer = model.layers, head, found.trainer
         return self._trainer[2]
 

@@ -73,5 +73,7 @@ def test_everyone_replays_fedadam_and_whoever_comes_late_does_too(tmp_path: Path
         assert [told["outcome"] for told in fleet.events(COORDINATOR, "round")].count("applied") == last
         assert len({fleet.model(name) for name in (COORDINATOR, *fleet.devices)}) == 1
         assert {fleet.events(name, "score")[-1]["rows"] for name in fleet.devices} == {8_500 // 4, 20 // 4}
+        told = [one["why"] for name in fleet.devices for one in fleet.events(name, "trainer")]
+        assert set(told) == {"as the settings say; classes balanced"}
         with fleet.store(LATE) as store:
             assert len(canonical.decode(store.get("model/live") or b"")["flat"]) == 3 * 4 * PARAMETERS

@@ -74,9 +74,11 @@ def test_the_work_bench_balances_whatever_trains() -> None:
     model: Any = SimpleNamespace(layers=LAYERS)
     expected = NumpyTrainer(LAYERS, "softmax", balanced=True).train(start(), x, y, Plan(), SEED)
     wanted: Sequence[Wanted] = ("numpy", "litert")
+    told: list[str] = []
     for name in wanted:
-        trainer = WorkBench(None, name, balanced=True).trainer(model, "softmax")
+        trainer = WorkBench(None, name, lambda name, why: told.append(why), balanced=True).trainer(model, "softmax")
         assert_allclose(trainer.train(start(), x, y, Plan(), SEED).delta, expected.delta, atol=1e-5)
+    assert told == 2 * ["as the settings say; classes balanced"]
 
 
 @pytest.mark.parametrize("rows", [0, 1, 31, 32, 33, 100])
