@@ -157,6 +157,8 @@ def discover(config: Path, seconds: float) -> None:
             click.echo("\n# Keep what is to be read, under the name of its channel in the fleet's schema:")
             for line in proposal(seen.quantities, taken):
                 click.echo(line)
+        elif seen.trouble is None:
+            click.echo("nothing yet; listen longer (--seconds), or correct what this feed names")
         for reason, count in seen.refused.items():
             _say("refused", f"{count} times {reason}")
     if troubles := [f"feed {number}: {seen.trouble}" for number, seen in enumerate(found, start=1) if seen.trouble]:

@@ -51,7 +51,7 @@ def discover(feeds: tuple[FeedSettings, ...], seconds: float) -> list[Discovered
         while True:
             for feed in opened:
                 feed.poll(time.time())
-            if time.monotonic() >= end:
+            if not time.monotonic() < end:
                 break
             time.sleep(_PAUSE)
         return [Discovered(feed.quantities(), feed.refused, feed.trouble) for feed in opened]

@@ -238,6 +238,12 @@ def test_discover_lists_what_is_there_and_stores_nothing(broker: LocalBroker, de
     assert '\nname = "power"\naddress = "shed/meter#/power"\nunit = "W"\n' in ended.stdout
     assert "815" not in ended.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["agent.toml"]
+    config.write_text(config.read_text().replace("shed/#", "shade/#"))
+    # A number that is none does not listen for ever.
+    assert subprocess.run([*command, "nan"], capture_output=True, text=True, timeout=60).returncode in (0, 1)
+    ended = subprocess.run([*command, "3"], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    assert "0 quantities\nnothing yet; listen longer (--seconds), or correct what this feed names" in ended.stdout
     config.write_text(config.read_text().replace(str(broker.port), str(free_port())))
     ended = subprocess.run([*command, "1"], capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stdout.count("feed 1, mqtt")) == (1, 1)

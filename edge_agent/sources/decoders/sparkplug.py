@@ -28,7 +28,7 @@ _SIGNED = {1: 8, 2: 16, 3: 32, 4: 64}
 _UNSIGNED, _FLOATS, _BOOLEAN, _TEXTS = (5, 6, 7, 8), (9, 10), 11, (12, 14)
 _UNFIT = (0, 500)
 """Quality codes of what is bad or stale; 192 is good, and so is what says nothing."""
-_UNREAD = "data of a Sparkplug node whose birth was not seen"
+_UNREAD = "data of a Sparkplug node whose birth was not seen; restart the node, or have its host ask for a rebirth"
 
 
 @dataclass(frozen=True, slots=True)
