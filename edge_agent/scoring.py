@@ -64,6 +64,8 @@ class Scoring:
         self.bench.score(flats, spec, schema, lambda found, head: self._scored(version, found, head))
 
     def _scored(self, version: _Version, found: Sequence["Evaluation"], head: Head) -> None:
+        # What is made of a version before this one is not to be put to work after it.
+        self.bench.give_up_tuning()
         losses = [evaluation.loss_sum / evaluation.evaluated for evaluation in found]
         if found:
             rows, classes = found[0].evaluated, head == "softmax"

@@ -166,7 +166,7 @@ class WorkBench:
                 data = self.rows(model, schema)
                 rows, trainer = data.evaluation, self.trainer(model, data.head)
                 found = [trainer.evaluate(flat, rows.x, rows.y) for flat in flats] if len(rows) else []
-            except HushfleetError:
+            except Exception:
                 # Why the rows are unfit is said by training, or by `agent check`.
                 done([], "softmax")
             else:
@@ -186,7 +186,7 @@ class WorkBench:
     ) -> None:
         """Fine-tune a model for this device alone, in parts between which other jobs have their turn.
 
-        A call while another model is being tuned takes its place: nothing is told of that one.
+        A call while another model is being tuned takes its place, as `give_up_tuning`.
 
         Args:
             flat: float32[d], the fleet's model; not to be changed.
@@ -197,7 +197,7 @@ class WorkBench:
         """
         from edge_agent.personal import fine_tuning, judgeable
 
-        self._tuning += 1
+        self.give_up_tuning()
         mine = self._tuning
 
         def in_parts() -> "Generator[None, None, Tuned | str]":
@@ -224,3 +224,7 @@ class WorkBench:
                 self._jobs.put(turn)
 
         self._jobs.put(turn)
+
+    def give_up_tuning(self) -> None:
+        """End the fine-tuning under way, if there is any: nothing is told of it."""
+        self._tuning += 1

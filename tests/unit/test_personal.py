@@ -262,6 +262,23 @@ def test_a_version_that_was_left_is_not_put_to_work_by_the_failure_to_improve_it
     assert desk.score(5, np.zeros_like(good.flat)) is good
 
 
+def test_an_own_version_that_is_still_being_trained_does_not_come_after_a_later_version(tmp_path: Path) -> None:
+    """As after a rollback, or where the day's energy paid for the training of the one before alone."""
+    desk, flat = Desk(tmp_path, own(turned=True)), fleets()
+    desk.scoring.start(Score(5, flat, True, PLAN), SPEC, SCHEMA)
+    at_work = desk.score(4, flat, plan=None)
+    assert at_work
+    assert (at_work.version, at_work.personalised) == (4, False)
+    assert desk.scoring.view()["personal"] is None
+
+
+def test_a_version_that_cannot_be_scored_is_put_to_work_as_where_there_are_no_rows(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, replace(own(turned=False), evaluation=None))  # type: ignore[arg-type]
+    at_work = desk.score(4, fleets())
+    assert at_work
+    assert at_work.version == 4
+
+
 def test_layers_that_nobody_has_trained_answer_nothing(tmp_path: Path) -> None:
     """A newcomer's own layers are those of version 0, until they are trained here: in a round, or for itself."""
     alike = Desk(tmp_path / "alike", own(turned=False))
