@@ -62,7 +62,8 @@ class Collector:
         self._kept: Counter[str] = Counter()
         self._newest: dict[str, float] = {}
         self.trouble: dict[str, str] = {}
-        self._check_at = self._settled = time.monotonic() + _SETTLING
+        self._began = time.monotonic()
+        self._check_at = self._settled = self._began + _SETTLING
         wanted = self._wanted(time.time())
         with ExitStack() as opened:
             self._feeds: list[Feed] = []
@@ -176,6 +177,8 @@ class Collector:
             "trouble": dict(self.trouble),
             "clock_set": {"times": self._set_count, "seconds": self._moved} if self._set_count else None,
             "bytes": self._store.size(),
+            "written": self._store.written(),
+            "hours": round((time.monotonic() - self._began) / 3600, 2),
         }
 
     def close(self) -> None:

@@ -87,6 +87,8 @@ def sensor_lines(status: dict[str, Any], now: float) -> Iterator[str]:
             newest = sensors["newest"].get(name)
             age = "none since the start" if newest is None else f"the newest {max(0, round(now - newest))} s ago"
             yield f"{'sensors':<12}{name}: {kept} readings, {age}"
+        there, written = sensors["bytes"] / 1e6, sensors["written"] / 1e6
+        yield f"{'sensors':<12}{there:.3g} MB kept; {written:.3g} MB written to the disk in {sensors['hours']:.3g} h"
         for reason, count in sorted(sensors["dropped"].items()):
             yield f"{'sensors':<12}dropped {count} times: {reason}"
         if clock := sensors["clock_set"]:

@@ -107,4 +107,5 @@ def test_decisions_that_nobody_hears_are_told_of(tmp_path: Path, capsys: pytest.
     assert f"no broker answers at {HOST}, port {port}; start it" in told["why"]
     lines = list(sensor_lines({"sensors": collector.view(), "decisions": None}, 0.0))
     assert lines[0].endswith("flow: 0 readings, none since the start")
-    assert "no broker answers" in lines[1]
+    assert "MB written to the disk in" in lines[1]
+    assert "no broker answers" in lines[2]

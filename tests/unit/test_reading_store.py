@@ -69,6 +69,24 @@ def test_one_transaction_a_minute(tmp_path: Path) -> None:
     assert store.size() > before
 
 
+def test_what_the_disk_is_given_to_write_is_counted(tmp_path: Path) -> None:
+    """Whole pages, as the kernel counts them; in a file system of memory there are none."""
+
+    def charged() -> int:
+        lines = Path("/proc/self/io").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("write_bytes")).split()[1])
+
+    store = ReadingStore(tmp_path / "readings.db", KEEP)
+    begin = charged()
+    (tmp_path / "page").write_bytes(bytes(4096))
+    page = charged() - begin
+    before, told = charged(), store.written()
+    filled(store, 3)
+    assert store.written() - told == charged() - before
+    assert (store.written() > told) == (page > 0)
+    store.close()
+
+
 def test_the_oldest_go_first_by_days(tmp_path: Path) -> None:
     store = ReadingStore(tmp_path / "readings.db", Keep(days=1 / 24))
     filled(store, 90)
