@@ -172,7 +172,7 @@ def status(config: Path, as_json: bool) -> None:
     """Show how the agent is doing."""
     from edge_agent.agent import status_path
     from edge_agent.byte_table import byte_table
-    from edge_agent.hearing import sensor_lines
+    from edge_agent.hearing import score_line, sensor_lines
     from hushfleet.service import read_status
 
     found = read_status(status_path(load(config, AgentSettings)))
@@ -187,8 +187,7 @@ def status(config: Path, as_json: bool) -> None:
     if found["sits_out"]:
         _say("restored", f"this vault was put back from a copy; sits out {found['sits_out']}")
     if found["score"]:
-        shown = ((name, value) for name, value in found["score"].items() if value is not None)
-        _say("score", ", ".join(f"{name} {_number(value)}" for name, value in shown))
+        _say("score", score_line(found))
     if tuned := found.get("personal"):
         used = "used" if tuned["used"] else "not used"
         losses = f"loss {_number(tuned['own'])}, the fleet's {_number(tuned['fleet'])}, of {tuned['rows']} rows"

@@ -10,7 +10,7 @@ from edge_agent.settings import AgentSettings
 from edge_agent.sources.clock import ClockWatch, running
 from edge_agent.sources.sensors import ChannelSettings
 from hushfleet.units import canonical
-from hushfleet.wire.schema import Channel, Schema
+from hushfleet.wire.schema import FORECAST, Channel, Schema
 
 _PAUSE = 0.1
 _HEADINGS = ("channel", "address", "readings", "newest", "fit", "left out")
@@ -78,6 +78,18 @@ def table(found: list[Heard], schema: Schema, now: float) -> Iterator[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def score_line(status: dict[str, Any]) -> str:
+    """What a status says of the newest model on the rows kept aside; a forecast's error in its channel's unit."""
+    score = {name: value for name, value in status["score"].items() if value is not None}
+    said = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in score.items()}
+    if "error" in score and status.get("schema"):
+        schema = Schema.from_body(bytes.fromhex(status["schema"]))
+        if schema.task == FORECAST:
+            channel = schema.channels[schema.target]
+            said["error"] = f"{channel.value(score['error']) - channel.value(0.0):.4g} {channel.unit}"
+    return ", ".join(f"{name} {text}" for name, text in said.items())
 
 
 def sensor_lines(status: dict[str, Any], now: float) -> Iterator[str]:

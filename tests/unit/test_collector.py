@@ -6,13 +6,11 @@ from pathlib import Path
 import pytest
 
 from edge_agent.collector import Collector
-from edge_agent.hearing import Heard, table
 from edge_agent.sources.csv_feed import CsvFeedSettings
 from edge_agent.sources.labels import LabelSettings
 from edge_agent.sources.sensors import ChannelSettings, SensorSettings
 from edge_agent.sources.store import ReadingStore
 from hushfleet.journal import Journal
-from hushfleet.wire.schema import Channel, Schema
 
 DEADLINE = 20.0
 
@@ -90,13 +88,3 @@ def test_a_sensor_that_announces_another_unit_is_told_of(tmp_path: Path, monkeyp
     assert list(collector.trouble) == ["unit of flow"]
     assert said in collector.trouble["unit of flow"]
     collector.close()
-
-
-def test_agent_test_shows_that_a_sensor_announces_another_unit() -> None:
-    row = Channel("temperature", "degC", -40.0, 85.0)
-    rules = Schema(bytes(16), 0, 1, 1, bytes(32), (row,), 1.0, 2, 1, 0.0, 0, "value", (), 0, 0)
-    for announced, said in (("°F", "none, but the sensor announces °F, not degC"), ("°C", ""), (None, "")):
-        heard = Heard(ChannelSettings("temperature", "t#"), unit=announced)
-        _, line = table([heard], rules, 0.0)
-        assert said in line
-        assert ("announces" in line) == bool(said)
