@@ -121,7 +121,7 @@ class Decisions:
             self._newer.popleft()
         if (schema := self._guard.schema) is None:
             return PAUSE
-        bounds = self._bounds if self._bounds and self._bounds.model == schema.model else None
+        bounds = self._bounds if self._bounds and self._bounds.schema == schema else None
         self._announce(schema, bounds is not None)
         found = self._sensors.newest(schema, now, self._last)
         pause = min(PAUSE, LATE / schema.rate)
@@ -133,7 +133,7 @@ class Decisions:
             self._back = back
             self._journal.write("model-back", version=back.version, stays=back.stays, why=back.why)
         if said is not None and bounds is not None:
-            said |= bounds.beside(schema, said["value"])
+            said |= bounds.beside(said["value"])
         if said is not None and self._link.say(
             self._topics.state, json.dumps({**said, "at": round(self._last / schema.rate, 3)}).encode()
         ):

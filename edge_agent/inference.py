@@ -87,12 +87,12 @@ class Bounds:
     """What most rows that the fleet keeps aside stay within, by a statistics round.
 
     Attributes:
-        model: hash of the model spec.
+        schema: under which; under another, errors are of something else.
         version: the version that was judged.
         low, high: what to add to a number that is told, in its unit; for anomalies 0, and what is an alarm above.
     """
 
-    model: bytes
+    schema: Schema
     version: int
     low: float
     high: float
@@ -101,15 +101,15 @@ class Bounds:
     def of(cls, schema: Schema, version: int, sums: "Judgement", alarm: float, band: float) -> Self:
         """From a round's sums; `alarm` and `band` as in `DecisionSettings`. For all tasks but classes."""
         if schema.task == ANOMALY:
-            return cls(schema.model, version, 0.0, sums.quantile(alarm))
+            return cls(schema, version, 0.0, sums.quantile(alarm))
         channel = schema.channels[schema.target] if schema.task == FORECAST else None
         unit = channel.value(1.0) - channel.value(0.0) if channel else 1.0
         low, high = (unit * sums.quantile((1 + side * band) / 2) for side in (-1, 1))
-        return cls(schema.model, version, low, high)
+        return cls(schema, version, low, high)
 
-    def beside(self, schema: Schema, value: float) -> dict[str, Any]:
+    def beside(self, value: float) -> dict[str, Any]:
         """What is told beside a score."""
-        if schema.task == ANOMALY:
+        if self.schema.task == ANOMALY:
             said: dict[str, Any] = {"alarm": value > self.high, "threshold": _rounded(self.high)}
         else:
             said = {"low": _rounded(value + self.low), "high": _rounded(value + self.high)}

@@ -2,14 +2,18 @@
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from edge_agent.decisions import DecisionSettings
+from broker.local import HOST, free_port
+from edge_agent.decisions import Decisions, DecisionSettings
 from edge_agent.inference import Bounds, Model, Topics, discovery, is_better_left, score
+from edge_agent.local_mqtt import LocalBroker, LocalMqtt
+from edge_agent.sources.sensors import Sensors
 from hushfleet.errors import ConfigurationError
+from hushfleet.journal import Journal
 from hushfleet.judgement import Judgement, judge
 from hushfleet.wire.layers import Dense
 from hushfleet.wire.schema import Channel, Schema, Standardised
@@ -143,10 +147,10 @@ def judged_by(rules: Schema, outputs: list[float]) -> Judgement:
 def test_an_alarm_is_what_is_more_unlike_than_most_of_the_fleets_windows() -> None:
     anomaly = schema(task="anomaly", classes=())
     bounds = Bounds.of(anomaly, 7, judged_by(anomaly, [0.1] * 98 + [1.0] * 2), alarm=0.98, band=0.8)
-    assert (bounds.model, bounds.version, bounds.low) == (anomaly.model, 7, 0.0)
+    assert (bounds.schema, bounds.version, bounds.low) == (anomaly, 7, 0.0)
     assert bounds.high == pytest.approx(0.01, rel=0.2)
-    assert bounds.beside(anomaly, 0.009) == {"alarm": False, "threshold": float(f"{bounds.high:.6g}"), "judged": 7}
-    assert bounds.beside(anomaly, 0.02)["alarm"] is True
+    assert bounds.beside(0.009) == {"alarm": False, "threshold": float(f"{bounds.high:.6g}"), "judged": 7}
+    assert bounds.beside(0.02)["alarm"] is True
 
 
 def test_a_number_has_bounds_that_hold_for_most_of_the_fleets_errors_and_a_forecast_has_them_in_its_unit() -> None:
@@ -169,7 +173,30 @@ def test_a_number_has_bounds_that_hold_for_most_of_the_fleets_errors_and_a_forec
         assert bounds.low == pytest.approx(-0.4 * unit, rel=0.2)
         assert bounds.high == pytest.approx(0.2 * unit, rel=0.2)
         low, high = (pytest.approx(10 + bound, rel=1e-5) for bound in (bounds.low, bounds.high))
-        assert bounds.beside(rules, 10.0) == {"low": low, "high": high, "judged": 3}
+        assert bounds.beside(10.0) == {"low": low, "high": high, "judged": 3}
+
+
+@pytest.mark.parametrize("signed_anew", [{"task": "classes", "classes": ("cold", "hot")}, {"version": 2}])
+def test_bounds_hold_under_the_schema_they_were_taken_under_alone(
+    signed_anew: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owners may sign another schema for the same model spec: errors are then of other things."""
+
+    class Windows:
+        def newest(self, schema: Schema, now: float, last: int | None) -> tuple[int, Any]:
+            return (last or 0) + 1, WINDOW
+
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(LocalMqtt, "say", lambda link, topic, payload: bool(told.append(json.loads(payload))) or True)
+    settings, windows = DecisionSettings(LocalBroker(HOST, free_port())), cast(Sensors, Windows())
+    decisions = Decisions(settings, windows, "pump", "pump", Journal("json"))
+    anomaly, same = schema(task="anomaly", classes=()), model([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0])
+    decisions.judged(anomaly, 7, judged_by(anomaly, [0.1] * 4))
+    for rules in (anomaly, replace(anomaly, **signed_anew)):
+        decisions.use(same, rules, [])
+        decisions.step(0.0)
+    decisions.close()
+    assert ["alarm" in said for said in told] == [True, False]
 
 
 @pytest.mark.parametrize(("task", "more"), [("anomaly", {"alarm"}), ("forecast", {"low", "high"})])
