@@ -18,7 +18,7 @@ from hushfleet.mqtt.inbox import publishes
 from hushfleet.mqtt.topics import Parsed
 from hushfleet.wire.documents import ModelSpec, Policy
 from hushfleet.wire.framing import Frame
-from hushfleet.wire.round import KEYFRAME_EVERY, ROLLBACK, Delta, Plan, Result, Sums
+from hushfleet.wire.round import APPLIED, KEYFRAME_EVERY, ROLLBACK, Delta, Plan, Result, Sums
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,8 +135,9 @@ class Models:
         self._state = None
         offered = self.offer_base()
         left = [topic for topic, at in self._retained("model/") if at.version > version]
-        made = [(topic, self._result(topic)) for topic, _ in self._retained("result/")]
-        left += [topic for topic, result in made if result.makes_version() and result.version > version]
+        results = [(topic, at.round_number, self._result(topic)) for topic, at in self._retained("result/")]
+        gone = {topic: number for topic, number, one in results if one.outcome == APPLIED and one.version > version}
+        left += [*gone, *(topic for topic, at in self._retained("sums/") if at.round_number in gone.values())]
         cleared = [action for topic in left for action in clear(topic)]
         return [Save(RECORD, self._record.to_body()), *actions, *offered, *cleared]
 

@@ -92,7 +92,10 @@ class Decisions:
         Args:
             losses: mean losses on this device's own rows, of the version and of the one that is at work; or none.
         """
-        before = self.at_work()
+        before, bounds = self.at_work(), self._bounds
+        if before and bounds and model.version < min(before.version, bounds.version):
+            # The owners went back: how the fleet's rows did under a version that was left holds no more.
+            self._bounds = None
         if before and len(losses) == 2 and is_better_left(*losses):
             self._journal.write("model-left", version=model.version, stays=before.version)
         else:
@@ -121,7 +124,8 @@ class Decisions:
             self._newer.popleft()
         if (schema := self._guard.schema) is None:
             return PAUSE
-        bounds = self._bounds if self._bounds and self._bounds.schema == schema else None
+        bounds = self._bounds
+        bounds = bounds if bounds and bounds.schema == schema else None
         self._announce(schema, bounds is not None)
         found = self._sensors.newest(schema, now, self._last)
         pause = min(PAUSE, LATE / schema.rate)
@@ -150,12 +154,12 @@ class Decisions:
 
     def view(self) -> dict[str, object]:
         """For the status."""
-        model, back = self.at_work(), self._back
+        model, back, bounds = self.at_work(), self._back, self._bounds
         return {
             "model": model.version if model else None,
             "personalised": bool(model and model.personalised),
             "told": self._told,
-            "judged": self._bounds.version if self._bounds else None,
+            "judged": bounds.version if bounds else None,
             "back": asdict(back) if back and model and model.version < back.version else None,
         }
 

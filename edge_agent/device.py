@@ -293,13 +293,12 @@ class Device:
         if describes and result.moves():
             raise RefusedError("a statistics round moves no model")
         self.live.note(result)
-        self.sums.note(result)
+        actions: list[DeviceAction] = [*self.sums.note(result)]
         if result.round < seen.round or (result.round == seen.round and seen.ended() and result_hash != seen.result):
-            return []
+            return actions
         if result.round == seen.round and seen.plan != result.plan:
             raise RefusedError("a result of another plan than the one verified")
         newest = seen.newest if seen.model == model_hash else 0
-        actions: list[DeviceAction] = []
         try:
             if not describes or self.live.knows(result.version, result.version_hash):
                 newest = max(newest, result.base, result.version)

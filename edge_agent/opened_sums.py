@@ -12,7 +12,7 @@ from edge_agent.work import Judged
 from hushfleet.actions import Action, Save
 from hushfleet.errors import MalformedError
 from hushfleet.wire.framing import U32, U64, Bytes, Frame, Table, read_message
-from hushfleet.wire.round import APPLIED, Result, Sums, positions
+from hushfleet.wire.round import APPLIED, ROLLBACK, Result, Sums, positions
 from hushfleet.wire.schema import ANOMALY, CLASSES, Schema
 
 RECORD = "model/sums"
@@ -22,7 +22,10 @@ AROUND = 512
 
 @dataclass(frozen=True, slots=True)
 class _Kept(Table):
-    """Verified sums, as body of their message, of which round, and over which version."""
+    """Verified sums, as body of their message, of which round, and over which version.
+
+    The body is empty, and the round that of a rollback, where this left the version of those that were here.
+    """
 
     KIND: ClassVar[str] = "kept_sums"
     round: U64
@@ -39,12 +42,32 @@ class OpenedSums:
         self._kept = _Kept.from_body(saved) if saved else None
         self._named: Result | None = None
         self._told: _Kept | None = None
+        self._rollback: Result | None = None
 
-    def note(self, result: Result) -> None:
-        """Remember a verified result that names sums, if none is newer."""
+    def note(self, result: Result) -> list[Action]:
+        """Remember a verified result that names sums, if none is newer; a rollback ends those of versions it left."""
+        if result.outcome == ROLLBACK:
+            return self._go_back(result)
         newest = max(self._named.round if self._named else 0, self._kept.round if self._kept else 0)
-        if result.outcome == APPLIED and not result.moves() and result.version and result.round > newest:
+        opened = result.outcome == APPLIED and not result.moves() and result.version
+        if opened and result.round > newest and not self._is_left(result):
             self._named = result
+        return []
+
+    def _go_back(self, rollback: Result) -> list[Action]:
+        if self._rollback is None or rollback.round > self._rollback.round:
+            self._rollback = rollback
+        if self._named and self._is_left(self._named):
+            self._named = None
+        if self._kept and self._is_left(self._kept):
+            self._kept = _Kept(self._rollback.round, self._rollback.version, b"")
+            return [Save(RECORD, self._kept.to_body())]
+        return []
+
+    def _is_left(self, sums: Result | _Kept) -> bool:
+        """Whether the newest rollback left the version that these are over."""
+        back = self._rollback
+        return back is not None and sums.round < back.round and sums.version > back.version
 
     def _schema(self) -> Schema | None:
         """That of the model in force, if numbers are told by it."""
@@ -95,7 +118,7 @@ class OpenedSums:
     def tell(self) -> list[Judged]:
         """What is known of the fleet, told once in a life of the process."""
         kept, schema = self._kept, self._schema()
-        if kept is None or kept is self._told or schema is None or not self._context.reads_sums:
+        if kept is None or not kept.body or kept is self._told or schema is None or not self._context.reads_sums:
             return []
         self._told, sums = kept, Sums.from_body(kept.body)
         if sums.schema != self._context.trust.hash_of("schema"):

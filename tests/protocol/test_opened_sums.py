@@ -12,7 +12,7 @@ from witness import Witness
 from world import FleetKeys, RoundSettings, World, make_fleet
 
 from coordinator.statistics import OPENED, Opened, Statistics
-from edge_agent.opened_sums import RECORD
+from edge_agent.opened_sums import RECORD, _Kept
 from hushfleet.actions import Publish
 from hushfleet.judgement import judge
 from hushfleet.mqtt.topics import Topics
@@ -108,6 +108,36 @@ def test_the_newest_sums_and_their_result_stay_while_others_go() -> None:
     world.start(8)
     world.run_for(5)
     assert [told.version for told in world.judged[8]] == [24]
+
+
+def test_of_a_version_that_a_rollback_left_nobody_has_sums() -> None:
+    """Neither who had them, nor who comes later, nor who is shown the old messages again."""
+    keys = fleet()
+    world, topics = world_of(keys, total=4, statistics_every=2, pause=5.0), Topics(keys.fleet)
+    world.crash(8)
+    world.run(lambda world: {5, 6, 7} <= world.judged.keys() and world.conductor.round.plan is None)
+    (told,) = world.judged[5]
+    number = max(found.round for _, value in world.records[0].scan(OPENED) for found in [Opened.from_body(value)])
+    old = {topic: payload for topic, payload in world.broker.retained.items() if payload}
+    shown = [(topic, old[topic]) for topic in (topics.result(number), topics.sums(number, 0))]
+    world.crash(7)
+    world.roll_back(told.version - 1)
+    world.run(world.noted(0, "rollback"))
+    world.run_for(2)
+    assert not any(world.broker.retained.get(topic) for topic, _ in shown)
+    world.crash(6)
+    for topic, payload in shown:
+        world.broker.publish(0, topic, payload, True)
+    for index in (6, 7, 8):
+        world.start(index)
+    world.run_for(2)
+    # Whoever was away has told them once more before it learned of the rollback.
+    assert [len(world.judged[index]) for index in PARTICIPANTS] == [1, 1, 2, 0]
+    kept = {index: world.records[index].get(RECORD) for index in PARTICIPANTS}
+    assert not any(value and _Kept.from_body(value).body for value in kept.values())
+    # The next round tells everyone anew.
+    finish(world)
+    assert all(world.judged[index][-1].version > told.version for index in PARTICIPANTS)
 
 
 def test_for_classes_nothing_is_fetched() -> None:
