@@ -1,11 +1,12 @@
 """A device's part in statistics rounds: whether it may take part, and its vector (docs/protocol.md, 5.1). No I/O.
 
-The record `participant/statistics` says when it last did. A device describes itself once for each base model, and once
-a day from the same base, so that a coordinator cannot collect many sums of the same numbers.
+The record `participant/statistics` says when it did, on which base. A device describes itself once for each base model,
+and once a day from the same base, so that a coordinator cannot collect many sums of the same numbers; nor from one that
+a rollback leads back to.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from edge_agent.context import Context
 from edge_agent.restoration import DAY, Restoration
@@ -13,7 +14,7 @@ from hushfleet.actions import Action, Save
 from hushfleet.errors import RefusedError
 from hushfleet.hashing import digest
 from hushfleet.plans import PlanRefusedError, VerifiedPlan
-from hushfleet.wire.framing import B32, U64, Table
+from hushfleet.wire.framing import U64, Binary, Table, entries
 from hushfleet.wire.round import BASE_USED_UP, DATA, POLICY, Plan
 
 if TYPE_CHECKING:
@@ -23,17 +24,26 @@ if TYPE_CHECKING:
     from hushfleet.secagg.residues import Vector
 
 RECORD = "participant/statistics"
+LONGEST = 64
+"""Bases remembered: more than a rollback goes back."""
 NOISELESS = "without noise: the owners signed noiseless_statistics"
 
 
 @dataclass(frozen=True, slots=True)
 class _Described(Table):
-    """The newest statistics round that was answered, on which base, and when by this device's own clock."""
+    """The newest statistics round that was answered, and the newest bases of such rounds.
+
+    Attributes:
+        bases: 32 bytes of hash, and 8 of when that was by this device's own clock, each; in the order of the answers.
+    """
 
     KIND: ClassVar[str] = "described"
     round: U64
-    base: B32
-    uploaded: U64
+    bases: Annotated[bytes, Binary(multiple=40)]
+
+    def times(self) -> dict[bytes, int]:
+        """When each base was answered."""
+        return {entry[:32]: int.from_bytes(entry[32:], "little") for entry in entries(self.bases, 40)}
 
 
 class Statistics:
@@ -56,16 +66,17 @@ class Statistics:
         """
         from hushfleet.statistics import Digits, coordinates
 
-        trust, last = self._context.trust, self._last
+        trust, time = self._context.trust, self._context.trust.time(now)
         schema, policy = trust.schema, trust.policy
         if schema is None or policy is None or schema.model != plan.model:
             raise PlanRefusedError(DATA, "statistics follow a schema, and the owners have signed none for this model")
         if plan.coords != coordinates(schema, Digits.of(policy.largest_survivor_set)):
             raise PlanRefusedError(POLICY, "the plan's coordinates are not the numbers that the schema asks for")
         # A clock that was set back since then says nothing, and locks nobody out.
-        if last and last.base == plan.base_hash and 0 <= trust.time(now) - last.uploaded < DAY:
+        before = self._times().get(plan.base_hash)
+        if before is not None and 0 <= time - before < DAY:
             raise PlanRefusedError(BASE_USED_UP, "this device has described itself on this base model already")
-        if self._restoration.covers_numbers(trust.time(now)):
+        if self._restoration.covers_numbers(time):
             raise PlanRefusedError(BASE_USED_UP, "the vault was put back from a copy, and may have described itself")
 
     def encode(
@@ -84,5 +95,10 @@ class Statistics:
             raise RefusedError("the plan asks for another number of numbers")
         seed, draw = digest("chks", verified.hash), expanded(self._context.draw)
         vector = encode_statistics(numbers, digits=digits, checksum_seed=seed, draw=draw)
-        self._last = _Described(plan.round, plan.base_hash, int(self._context.trust.time(now)))
+        before = [(base, time) for base, time in self._times().items() if base != plan.base_hash]
+        times = [*before, (plan.base_hash, int(self._context.trust.time(now)))][-LONGEST:]
+        self._last = _Described(plan.round, b"".join(base + time.to_bytes(8, "little") for base, time in times))
         return vector, [Save(RECORD, self._last.to_body())]
+
+    def _times(self) -> dict[bytes, int]:
+        return self._last.times() if self._last else {}

@@ -20,7 +20,7 @@ from world import World, one_hot
 
 from edge_agent.device import Device
 from edge_agent.participant import Upload
-from edge_agent.sheets import RoundSheet, Sheets
+from edge_agent.sheets import RoundSheet
 from hushfleet import ceremony
 from hushfleet.actions import Publish
 from hushfleet.codec import PLAIN_BITS, lanes
@@ -129,7 +129,7 @@ class Liars:
             _wrap(node.participant, "_signed", partial(self._signed, index))
             _wrap(node.member, "_mask_sum", partial(self._mask_sum, index))
             _wrap(node.dealer, "_get_ready", partial(self._get_ready, index))
-            node.member._sheets = _LyingSheets(node.context.store, partial(self.tells, index, "wrong-share"))
+            _wrap(node.member._sheets, "of_round", partial(self._of_round, index))
 
     # Participants.
 
@@ -240,6 +240,17 @@ class Liars:
         shift = np.zeros(plan.coords // digits.count)
         shift[place // digits.count] = SHIFT * digits.base ** (place % digits.count)
         return shift
+
+    def _of_round(self, index: int, honest: Callable[..., RoundSheet | None], epoch: int, number: int) -> Any:
+        """A member's secrets, of which the shares of others are wrong when it lies."""
+        sheet = honest(epoch, number)
+        if sheet is None or not self.tells(index, "wrong-share", number):
+            return sheet
+        wrong = [
+            (int.from_bytes(sheet.shares[at : at + 32], "little") % (ORDER - 1) + 1).to_bytes(32, "little")
+            for at in range(0, len(sheet.shares), 32)
+        ]
+        return replace(sheet, shares=b"".join(wrong))
 
     def _sums(self, index: int, at: Parsed, publish: Publish) -> Iterable[Publish]:
         if self.tells(index, "silent-in-rounds", at.round_number):
@@ -383,24 +394,6 @@ class Liars:
         if at.kind in ("card", "key", "share", "ready"):
             return list(self._setup(sender, at, publish))
         return [publish]
-
-
-class _LyingSheets(Sheets):
-    """A member's secrets, of which the shares of others are wrong when it lies."""
-
-    def __init__(self, store: Any, lies: Callable[..., bool]) -> None:
-        super().__init__(store)
-        self._lies = lies
-
-    def of_round(self, epoch: int, round_number: int) -> RoundSheet | None:
-        sheet = super().of_round(epoch, round_number)
-        if sheet is None or not self._lies(round_number):
-            return sheet
-        wrong = [
-            (int.from_bytes(sheet.shares[at : at + 32], "little") % (ORDER - 1) + 1).to_bytes(32, "little")
-            for at in range(0, len(sheet.shares), 32)
-        ]
-        return replace(sheet, shares=b"".join(wrong))
 
 
 def _wrap(owner: Any, name: str, lie: Callable[..., Any]) -> None:

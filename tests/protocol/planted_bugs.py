@@ -23,14 +23,14 @@ class Bug:
         module: dotted name.
         right, wrong: the text there, and what is put in its place.
         seed: of the swarm, which finds it.
-        statistics: whether it shows in fleets with statistics rounds alone.
+        only: the fleets in which alone it shows: those with `statistics` rounds or `rollbacks`, or empty.
     """
 
     module: str
     right: str
     wrong: str
     seed: int = 0
-    statistics: bool = False
+    only: str = ""
 
 
 BUGS: dict[str, Bug] = {
@@ -228,31 +228,41 @@ BUGS: dict[str, Bug] = {
         "        return vector, [Save(RECORD, self._last.to_body())]",
         "        return vector, []",
         seed=29,
-        statistics=True,
+        only="statistics",
     ),
     "described-again-from-a-copy": Bug(
-        "edge_agent.restoration", "self.at is not None and time < self.at + DAY", "False", seed=79, statistics=True
+        "edge_agent.restoration", "self.at is not None and time < self.at + DAY", "False", seed=79, only="statistics"
+    ),
+    "described-again-after-a-rollback": Bug(
+        "edge_agent.statistics", "[-LONGEST:]", "[-1:]", seed=29, only="statistics"
     ),
     "opened-sums-not-named": Bug(
         "coordinator.round",
         "self._end(APPLIED, NO_REASON, now, delta_hash=sums_hash)",
         "self._end(APPLIED, NO_REASON, now, delta_hash=self._plan_hash)",
         seed=9,
-        statistics=True,
+        only="statistics",
     ),
     "opened-sums-not-kept": Bug(
         "coordinator.statistics",
         '            Save(f"{OPENED}{plan.round:020}", self.newest.to_body()),\n',
         "",
         seed=9,
-        statistics=True,
+        only="statistics",
     ),
     "other-sums-taken": Bug(
         "edge_agent.opened_sums",
         "        if frame.hash(context.fleet) != named.delta:",
         "        if False:",
         seed=239,
-        statistics=True,
+        only="statistics",
+    ),
+    "rollback-without-its-number": Bug(
+        "coordinator.round",
+        '            Save(LAST, self.last.to_bytes(8, "little")),\n            *self.models.publish_result(result),\n',
+        "            *self.models.publish_result(result),\n",
+        seed=69,
+        only="rollbacks",
     ),
 }
 

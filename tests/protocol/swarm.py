@@ -4,7 +4,7 @@
     python tests/protocol/swarm.py --seed 17                 one seed again, with everything it says
     python tests/protocol/swarm.py --bug NAME                with a planted bug, until a seed finds it
     python tests/protocol/swarm.py --every-bug               whether each planted bug is found within 10,000 rounds
-    python tests/protocol/swarm.py --rounds 1000 --statistics    only seeds whose fleets have statistics rounds
+    python tests/protocol/swarm.py --only statistics         only seeds with statistics rounds; or with `rollbacks`
     python tests/protocol/swarm.py --liveness 10000          how so many rounds end when many machines fail
 
 Faults come first; then they stop, and the fleet must bring round after round to its end, with one member still away.
@@ -32,8 +32,6 @@ TWICE = 1000
 """Every so manyth seed runs twice and must leave the same trace."""
 FOUND_WITHIN = 10_000
 """Rounds in which a soak finds each planted bug."""
-STATISTICS_EVERY = 10
-"""Every so manyth seed, the last of its ten, has statistics rounds between those of training."""
 REPORT_EVERY = 60.0
 """Seconds between two lines of a soak."""
 
@@ -70,13 +68,21 @@ def run(seed: int) -> Outcome:
 
 
 def describes(seed: int) -> bool:
-    """Whether this seed's fleet has statistics rounds."""
-    return seed % STATISTICS_EVERY == STATISTICS_EVERY - 1
+    """Whether this seed's fleet has statistics rounds between those of training: every tenth seed."""
+    return seed % 10 == 9
 
 
-def seeds_from(first: int, statistics: bool) -> Iterator[int]:
-    """All seeds from one on, or only those that have statistics rounds."""
-    return (seed for seed in count(first) if describes(seed) or not statistics)
+def goes_back(seed: int) -> bool:
+    """Whether its operator takes the model back now and then: every tenth seed, and half of those with statistics."""
+    return seed % 10 == 8 or seed % 20 == 9
+
+
+ONLY = {"statistics": describes, "rollbacks": goes_back}
+
+
+def seeds_from(first: int, only: str) -> Iterator[int]:
+    """All seeds from one on, or only those that have something."""
+    return filter(ONLY[only], count(first)) if only else count(first)
 
 
 def command(seed: int) -> str:
@@ -97,16 +103,16 @@ def attempt(seed: int) -> tuple[int, Outcome | None, str]:
     return seed, outcome, ""
 
 
-def soak(rounds: int, first_seed: int, workers: int, statistics: bool) -> int:
+def soak(rounds: int, first_seed: int, workers: int, only: str) -> int:
     """Run seeds until so many rounds have ended; the number of seeds that found something.
 
     Args:
-        statistics: take only the seeds that have statistics rounds.
+        only: take only the seeds that have this.
     """
     began = reported = time.monotonic()
     found = run_seeds = 0
     ended: Counter[str] = Counter()
-    seeds = chain(() if statistics else REGRESSIONS.values(), seeds_from(first_seed, statistics))
+    seeds = chain(() if only else REGRESSIONS.values(), seeds_from(first_seed, only))
 
     def report() -> None:
         spent, total = time.monotonic() - began, sum(ended.values())
@@ -142,10 +148,10 @@ def _rest_from_collecting() -> None:
     gc.freeze()
 
 
-def hunt(bug: str, first_seed: int, rounds: int, statistics: bool) -> bool:
+def hunt(bug: str, first_seed: int, rounds: int, only: str) -> bool:
     """Whether a seed finds a planted bug before so many rounds have ended without one."""
     ended = 0
-    for seed in seeds_from(first_seed, statistics):
+    for seed in seeds_from(first_seed, only):
         try:
             ended += sum(run(seed).rounds.values())
         except AssertionError as error:
@@ -162,7 +168,7 @@ def hunt_all(first_seed: int, rounds: int) -> bool:
     missed = 0
     for bug in BUGS:
         arguments = ["--bug", bug, "--first-seed", str(first_seed), "--rounds", str(rounds)]
-        arguments += ["--statistics"] if BUGS[bug].statistics else []
+        arguments += ["--only", BUGS[bug].only] if BUGS[bug].only else []
         missed += subprocess.run([sys.executable, __file__, *arguments]).returncode
     print(f"{len(BUGS) - missed} of {len(BUGS)} planted bugs are found within {rounds} rounds")
     return not missed
@@ -188,19 +194,19 @@ def main() -> int:
     parser.add_argument("--bug", choices=sorted(BUGS))
     parser.add_argument("--every-bug", action="store_true")
     parser.add_argument("--liveness", type=int)
-    parser.add_argument("--statistics", action="store_true")
+    parser.add_argument("--only", choices=sorted(ONLY), default="")
     arguments = parser.parse_args()
     if arguments.every_bug:
         return 0 if hunt_all(arguments.first_seed, FOUND_WITHIN) else 1
     if arguments.bug:
         plant(BUGS[arguments.bug])
-        return 0 if hunt(arguments.bug, arguments.first_seed, arguments.rounds, arguments.statistics) else 1
+        return 0 if hunt(arguments.bug, arguments.first_seed, arguments.rounds, arguments.only) else 1
     if arguments.liveness:
         return 0 if measure_liveness(arguments.liveness, arguments.first_seed) else 1
     if arguments.seed is not None:
         print(run(arguments.seed))
         return 0
-    return 1 if soak(arguments.rounds, arguments.first_seed, arguments.workers, arguments.statistics) else 0
+    return 1 if soak(arguments.rounds, arguments.first_seed, arguments.workers, arguments.only) else 0
 
 
 if __name__ == "__main__":

@@ -3,19 +3,21 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cache
 
 from guard import Guard
 from liars import COORDINATOR_LIES, MEMBER_LIES, NUMBERS_LIES, PARTICIPANT_LIES, SUMS_LIES, Liars, Lie
 from opened_numbers import drawn
-from signed_fleet import FleetKeys, make_fleet
-from swarm import ROUNDS_A_SEED, Outcome, command, describes
+from signed_fleet import POLICY, FleetKeys, make_fleet
+from swarm import ROUNDS_A_SEED, Outcome, command, describes, goes_back
 from witness import GRACE
 from world import Crash, Faults, RoundSettings, World
 
 from edge_agent import restoration
 from hushfleet.actions import RESTORED
+from hushfleet.errors import RefusedError
 
 ROUNDS = RoundSettings(collect=20, answer=6, recover=14, enough=0.6, patience=4.0, pause=5.0)
 ROUND_SECONDS = ROUNDS.collect + ROUNDS.answer + ROUNDS.recover
@@ -180,6 +182,8 @@ class Swarm:
             for index in self.world.keys.credentials:
                 self._misfortunes(index)
             self._everyone_s()
+            if goes_back(self.seed):
+                self._operator_s()
             self.world.run_for(self.end - self.world.now)
             self._heal()
             self.guard.witness.check()
@@ -187,7 +191,10 @@ class Swarm:
             # An error that comes out of a role is a finding as well.
             said = f"{type(error).__name__}: {error}\n  {command(self.seed)}\n  {self.shape}\n  {self.dice}"
             raise AssertionError(said) from error
-        return Outcome(Counter(map(_name, self.world.outcomes())), self.guard.trace())
+        rounds = Counter(map(_name, self.world.outcomes()))
+        if self.world.counts[0, "rollback"]:
+            rounds["rollback"] = self.world.counts[0, "rollback"]
+        return Outcome(rounds, self.guard.trace())
 
     def _started(self, index: int) -> None:
         self.liars.make(index)
@@ -276,6 +283,21 @@ class Swarm:
             if 0 in lost:
                 self._at(time, lambda seconds=seconds: self._excuse(0, seconds))  # type: ignore[misc]
             self._at(time + seconds, lambda lost=lost: world.mend(lost))  # type: ignore[misc]
+
+    def _operator_s(self) -> None:
+        """Models that are taken back; drawn apart, so that the other seeds draw what they always drew."""
+        chance = random.Random(f"rollbacks {self.seed}")
+        span = self.end - self.world.now
+        for _ in range(chance.randint(1, 8)):
+            self._at(self.world.now + chance.uniform(0, span), lambda: self._roll_back(chance))
+
+    def _roll_back(self, chance: random.Random) -> None:
+        """By up to one version more than the policy allows, which is refused."""
+        world, newest = self.world, max(self.guard.witness.versions)
+        if 0 in world.nodes and 0 not in world.broken_disks:
+            with suppress(RefusedError):
+                world.roll_back(max(0, newest - chance.randint(1, POLICY["rollback_versions"] + 1)))
+            world.start(0)
 
     # Afterwards.
 

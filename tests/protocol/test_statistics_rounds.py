@@ -269,6 +269,19 @@ def test_a_device_describes_itself_once_a_base_and_then_once_a_day(restart: bool
     assert len(adversary.uploads(announce(4))) == 4
 
 
+def test_a_model_that_goes_back_to_a_base_has_no_device_describe_itself_on_it_again() -> None:
+    world = world_of(fleet(), total=0, statistics_every=1, pause=5.0)
+    world.run(world.noted(0, "plan", 4))
+    world.roll_back(0)
+    world.run(world.rounds_ended(6))
+    plans = [read(Frame.from_bytes(entry.payload), Plan) for entry in sent(world, "plan")]
+    outcomes = {outcome["round"]: outcome["outcome"] for outcome in world.outcomes()}
+    first, again = (plan.round for plan in plans if plan.kind == STATISTICS and plan.base == 0)
+    assert (outcomes[first], outcomes[again]) == ("applied", "aborted")
+    why = "this device has described itself on this base model already"
+    assert all(why in world.why(index) for index in PARTICIPANTS)
+
+
 def test_a_device_whose_vault_was_put_back_describes_itself_on_no_base_for_a_day() -> None:
     keys = fleet()
     adversary = attacked(keys)
