@@ -232,7 +232,7 @@ def report(config: Path, page: Path) -> None:
     sensors = Sensors(settings.sensors, ReadingStore.beside(readings_path(settings.vault)))
     schema = Schema.from_body(bytes.fromhex(signed))
     usual = Fleet(**fleet) if fleet else None
-    text = written(load_bundle(settings).name, sensors, schema, time.time(), usual, status["sensors"])
+    text = written(load_bundle(settings).name, sensors, schema, time.time(), usual, status.get("sensors"))
     try:
         page.write_text(text, "utf-8")
     except OSError as error:

@@ -138,6 +138,16 @@ class SchemaRules:
         names = [row.name for row in self.channels]
         if self.target and self.target not in names:
             raise ConfigurationError(f"target = {self.target!r} is no channel; {did_you_mean(self.target, names)}")
+        if self.task == "forecast" and not self.target:
+            raise ConfigurationError(f"a forecast is about one channel; set target to one of: {', '.join(names)}")
+        if self.task == "forecast" and not self.horizon:
+            raise ConfigurationError("a forecast is about later; set horizon, in samples after a window's last")
+        if self.task != "forecast" and (self.target or self.horizon):
+            raise ConfigurationError('target and horizon are for task = "forecast"; leave them out')
+        if self.task == "classes" and len(self.classes) < 2:
+            raise ConfigurationError('task = "classes" needs classes, two names or more')
+        if self.task != "classes" and self.classes:
+            raise ConfigurationError('classes are for task = "classes"; leave them out')
 
     def channel_list(self) -> tuple[Channel, ...]:
         """The channels as the document holds them."""

@@ -428,6 +428,24 @@ def test_a_channel_is_standardised_by_both_numbers_or_none(home: Path) -> None:
             invoke("sign", home)
 
 
+@pytest.mark.parametrize(
+    ("was", "becomes", "why"),
+    [
+        ('task = "classes"', 'task = "forecast"', "set target to one of: co2, temperature"),
+        ('task = "classes"', 'task = "forecast"\ntarget = "co2"', "set horizon, in samples after a window's last"),
+        ('task = "classes"', 'task = "classes"\nhorizon = 3', 'target and horizon are for task = "forecast"'),
+        ('task = "classes"', 'task = "anomaly"', 'classes are for task = "classes"; leave them out'),
+        ('["empty", "taken"]', '["empty"]', "needs classes, two names or more"),
+        ('task = "classes"', 'task = "classes"\ntarget = "heat"', "target = 'heat' is no channel"),
+    ],
+)
+def test_a_task_without_what_it_takes_is_named(home: Path, was: str, becomes: str, why: str) -> None:
+    with_schema(home)
+    (home / "fleet.toml").write_text((home / "fleet.toml").read_text().replace(was, becomes))
+    with pytest.raises(ConfigurationError, match=why):
+        invoke("sign", home)
+
+
 def test_a_schema_that_does_not_fit_the_model_is_not_signed(home: Path) -> None:
     with_schema(home, samples=5)
     with pytest.raises(ConfigurationError, match="the model takes 16 values, by the schema a window's are 20"):
