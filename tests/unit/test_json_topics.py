@@ -38,6 +38,15 @@ def test_pointers_units_and_the_time_are_the_owners() -> None:
     assert list(decoded.quantities) == [Quantity("meter#/power", "W")]
 
 
+def test_a_time_without_a_zone_is_of_the_one_that_is_named() -> None:
+    for zone, seconds in (("UTC", 0), ("Asia/Tokyo", 9 * 3600)):
+        decoder = JsonTopics((JsonTopic("meter", ("/x",), time="/at", zone=zone),))
+        (reading,) = decoder.decode(Message("meter", b'{"at": "2023-11-14T22:13:20", "x": 1}', 5.0)).readings
+        assert reading.time == 1_700_000_000.0 - seconds
+    with pytest.raises(ConfigurationError, match="'Mars' is not known here"):
+        JsonTopic("meter", zone="Mars")
+
+
 def test_a_plain_number_stands_at_the_empty_pointer() -> None:
     decoded = JsonTopics((JsonTopic("t", units={"": "°C"}),)).decode(Message("t", b"21.5", 5.0))
     assert list(decoded.readings) == [Reading("t#", 5.0, 21.5)]

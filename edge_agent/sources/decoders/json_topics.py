@@ -4,7 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from edge_agent.sources.decoders.decoder import Decoded, Message
-from edge_agent.sources.payloads import at, check_filter, check_pointer, leaves, matches, moment, parse, values
+from edge_agent.sources.payloads import (
+    at,
+    check_filter,
+    check_pointer,
+    leaves,
+    matches,
+    moment,
+    parse,
+    time_zone,
+    values,
+)
 from edge_agent.sources.readings import Quantity, Reading
 from hushfleet.errors import ConfigurationError
 
@@ -17,15 +27,19 @@ class JsonTopic:
         topic: an MQTT topic filter; + stands for one level, # at the end for all further ones.
         pointers: JSON pointers of the values; None for every value in the document.
         time: JSON pointer of the time of the measurement; None for the time of arrival.
+        zone: time zone of dates and times that name none, as `UTC`; this device's own without it.
         units: the unit of a pointer's values.
     """
 
     topic: str
     pointers: tuple[str, ...] | None = None
     time: str | None = None
+    zone: str | None = None
     units: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.zone is not None:
+            time_zone(self.zone)
         if mistake := check_filter(self.topic):
             raise ConfigurationError(f"topic {self.topic!r} is no topic filter; {mistake}")
         for pointer in (*(self.pointers or ()), *([] if self.time is None else [self.time]), *self.units):
@@ -52,7 +66,8 @@ class JsonTopics:
         """See `Decoder`."""
         topic = next(one for one in self._topics if matches(one.topic, message.topic))
         document = parse(message.payload)
-        measured = None if topic.time is None else moment(at(document, topic.time))
+        zone = None if topic.zone is None else time_zone(topic.zone)
+        measured = None if topic.time is None else moment(at(document, topic.time), zone)
         time = message.time if measured is None else measured
         found, refused = values(_parts(topic, document))
         readings = [Reading(f"{message.topic}#{pointer}", time, value) for pointer, value in found]
