@@ -38,7 +38,7 @@ from hushfleet.secagg.residues import Vector, add_into
 from hushfleet.secagg.sealing import unseal
 from hushfleet.wire.documents import Policy
 from hushfleet.wire.framing import Frame, indices, read
-from hushfleet.wire.round import ACCEPTED, STATISTICS, Header, MaskSum, Plan, Receipt, Sums, Survivors
+from hushfleet.wire.round import ACCEPTED, ROLLBACK, STATISTICS, Header, MaskSum, Plan, Receipt, Sums, Survivors
 
 
 class Guard:
@@ -171,8 +171,12 @@ class Guard:
         self._described[key] = now
 
     def _check_kept(self, index: int, kept: _Kept) -> None:
-        """A device keeps the sums that were published for the round, and the result names, as of the same version."""
+        """A device keeps what was published for the round, as of its result's version; or none, since a rollback."""
         sums, result = self.witness.numbers.published.get(kept.round), self.witness.results.get(kept.round)
+        if not kept.body:
+            left = result and (result.outcome, result.version) == (ROLLBACK, kept.version)
+            assert left, f"device {index} keeps no sums because of round {kept.round}, which left no version"
+            return
         published = sums is not None and kept.body == sums.to_body()
         assert published, f"device {index} keeps other sums of round {kept.round} than were published"
         version = result.version if result else None
