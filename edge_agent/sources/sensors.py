@@ -38,7 +38,7 @@ class ChannelSettings:
         address: the quantity's, as `hushfleet agent discover` names it.
         unit: what the readings are in; the schema's unless it is said here.
         hold: seconds for which a reading stands for what comes after it: longer than the sensor is ever silent.
-        values: numbers for what is text: `{ ON = 1, OFF = 0 }`.
+        values: numbers for what is text, `{ ON = 1, OFF = 0 }`, or for numbers that are codes, `{ 2 = 0 }`.
         cleaning: what its readings are held against.
     """
 
@@ -51,7 +51,9 @@ class ChannelSettings:
 
     def number(self, value: float | str) -> float | None:
         """A reading as it is kept, in this device's unit; None if it is text without a number."""
-        return value if isinstance(value, float) else self.values.get(value)
+        if isinstance(value, str):
+            return self.values.get(value)
+        return self.values.get(f"{value:g}", value) if self.values else value
 
 
 @dataclass(frozen=True, slots=True)

@@ -333,6 +333,9 @@ def test_settings_that_contradict_themselves_are_named(make: Any, why: str) -> N
 def test_text_becomes_a_number_as_the_settings_say() -> None:
     one = ChannelSettings("door", "door#/contact", values={"open": 1.0, "closed": 0.0}, cleaning=Cleaning())
     assert (one.number("open"), one.number("closed"), one.number("ajar"), one.number(3.0)) == (1.0, 0.0, None, 3.0)
+    # A number may be a code for another one, however it is written.
+    code = ChannelSettings("valve", "valve#", values={"0": 1.0, "1": 0.0})
+    assert [code.number(value) for value in (0.0, 1.0, 2.0)] == [1.0, 0.0, 2.0]
     settings = SensorSettings((one, ChannelSettings("again", "door#/contact")))
     assert [channel.name for channel in settings.addresses()["door#/contact"]] == ["door", "again"]
 
