@@ -16,8 +16,8 @@ SETTINGS = RoundSettings(collect=600, answer=10, recover=30, total=3)
 def test_beginnings_are_spread_over_what_the_profile_says_but_half_the_time_at_most(
     monkeypatch: pytest.MonkeyPatch, spread: int, latest: int
 ) -> None:
-    def context(*arguments: Any) -> Any:
-        return replace(Context(*arguments), spread=spread)
+    def context(*arguments: Any, **named: Any) -> Any:
+        return replace(Context(*arguments, **named), spread=spread)
 
     monkeypatch.setattr("world.DeviceContext", context)
     world = World(make_fleet(12, 4), rounds=SETTINGS, seed="spread")
