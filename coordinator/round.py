@@ -361,7 +361,9 @@ class Round:
         except OpeningError as error:
             return self._examine(opening, int(error.reason), now)
         kept = self.statistics.opened(sums, len(opening.survivors), documents.policy, plan, now)
-        published, sums_hash = self.models.publish_sums(self.statistics.published(self._plan_hash), plan.round)
+        published, sums_hash = self.models.publish_sums(
+            self.statistics.published(self._plan_hash, documents.policy), plan.round
+        )
         return [*kept, *published, *self._end(APPLIED, NO_REASON, now, delta_hash=sums_hash)]
 
     # Back to an earlier version.

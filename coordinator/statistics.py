@@ -138,13 +138,19 @@ class Statistics:
             _export(told),
         ]
 
-    def published(self, plan_hash: bytes) -> Sums:
+    def published(self, plan_hash: bytes, policy: Policy) -> Sums:
         """The newest round that opened, as devices may read it."""
+        import numpy as np
+
+        from hushfleet.statistics import for_everyone
+
         newest = self.newest
         assert newest is not None
         schema_hash = self._context.trust.hash_of("schema")
         assert schema_hash is not None
-        return Sums(self._context.index, plan_hash, schema_hash, newest.devices, newest.top, newest.sums)
+        opened = np.frombuffer(newest.sums, "<i8")
+        told = for_everyone(opened, self.schema(), policy.smallest_survivor_set, newest.top).astype("<i8").tobytes()
+        return Sums(self._context.index, plan_hash, schema_hash, newest.devices, newest.top, told)
 
     def _record(self, due: _Due) -> list[Action]:
         self._due = due

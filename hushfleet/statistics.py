@@ -207,6 +207,29 @@ def open_statistics(
     return sums
 
 
+def for_everyone(sums: NDArray[np.int64], schema: Schema, fewest: int, top: int) -> NDArray[np.int64]:
+    """The sums as all devices may read them: what fewer than `fewest` devices have told is 0, as if nobody had.
+
+    A device that has nothing to tell adds 0: of labels, of a channel or of a model the sum may be that of one device,
+    however many are in the round.
+
+    Args:
+        sums: as `open_statistics` gives them.
+        schema: of what they were made with.
+        fewest: devices.
+        top: the digits'.
+    """
+    told, least = sums.copy(), fewest * top
+    parts = Numbers.split(schema, told)
+    if parts.labelled.sum() < least:
+        for some in (parts.labelled, parts.shares, parts.squares):
+            some[:] = 0
+    parts.channels[parts.channels[:, PRESENT] < least] = 0
+    if parts.judged.present[0] < least:
+        told[len(told) - judged_length(schema) :] = 0
+    return told
+
+
 def _check_shares(sums: Numbers, survivors: int, top: int) -> None:
     """Each device rounds each share by less than one step."""
     wholes = [

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
+import numpy as np
 from liars import Liars
 from memory_broker import Sent
 from opened_numbers import retained_sums
@@ -126,11 +127,12 @@ class Guard:
                 self._check_opened(Opened.from_body(records.data[key]))
 
     def _check_opened(self, opened: Opened) -> None:
-        """What the coordinator keeps of a statistics round is what it publishes, in the same event."""
+        """What the coordinator keeps of a statistics round it publishes in the same event, but what too few told."""
         data = retained_sums(self.world, opened.round)
         assert data is not None, f"the sums of round {opened.round} are kept, and not published"
         sums, plan = read(Frame.from_bytes(data, len(data)), Sums), self.witness.plans[opened.round]
-        kept = (opened.devices, opened.top, opened.sums, opened.base)
+        told = self.witness.numbers.without_few(np.frombuffer(opened.sums, "<i8")).tobytes()
+        kept = (opened.devices, opened.top, told, opened.base)
         assert kept == (sums.devices, sums.top, sums.sums, plan.base), f"other sums of round {opened.round} are kept"
 
     def _check_blame(self, evidence: bytes) -> None:

@@ -16,7 +16,7 @@ from hushfleet.actions import RETAINED
 from hushfleet.judgement import judge
 from hushfleet.mqtt.inbox import Inbox
 from hushfleet.mqtt.topics import Parsed, Topics
-from hushfleet.statistics import Digits, describe
+from hushfleet.statistics import Digits, describe, for_everyone
 from hushfleet.wire.documents import Policy
 from hushfleet.wire.framing import Frame, read
 from hushfleet.wire.round import Plan, Result, Sums
@@ -108,9 +108,16 @@ class OpenedNumbers:
             return f"round {number} publishes the sums of another round or of other devices"
         exact = np.sum([self._world.numbers(index, plan) for index in included], axis=0) * sums.top
         told = np.array(sums.numbers(), np.float64)
-        if not any(np.abs(told - exact - shift).max() < len(included) + ROUNDING for shift in spread(shifts)):
+        shifted = (np.rint(exact + shift).astype(np.int64) for shift in spread(shifts))
+        if not any(np.abs(told - self.without_few(one)).max() < len(included) + ROUNDING for one in shifted):
             return f"round {number} opened other sums than those of {included}"
         return None
+
+    def without_few(self, sums: NDArray[np.int64]) -> NDArray[np.int64]:
+        """These without what too few have told."""
+        keys = self._world.keys
+        fewest = read(keys.documents["policy"], Policy).smallest_survivor_set
+        return for_everyone(sums, schema_of(keys), fewest, self.digits.top)
 
     def unpublished(self) -> list[int]:
         """The newest round that names sums, if they never left."""

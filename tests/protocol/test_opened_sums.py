@@ -17,6 +17,7 @@ from hushfleet.actions import Publish
 from hushfleet.judgement import judge
 from hushfleet.mqtt.topics import Topics
 from hushfleet.statistics import Numbers, describe
+from hushfleet.wire.documents import Policy
 from hushfleet.wire.framing import Frame, read
 from hushfleet.wire.round import Plan, Sums
 from hushfleet.wire.schema import Schema
@@ -110,6 +111,30 @@ def test_the_newest_sums_and_their_result_stay_while_others_go() -> None:
     assert [told.version for told in world.judged[8]] == [24]
 
 
+def test_what_fewer_than_the_smallest_survivor_set_have_told_the_coordinator_learns_and_nobody_else() -> None:
+    """Of four devices one alone measures the second channel, and has rows to judge a model on."""
+    keys = fleet()
+    schema, fewest = schema_of(keys), read(keys.documents["policy"], Policy).smallest_survivor_set
+    assert fewest == 2
+    world = world_of(keys)
+
+    def numbers(index: int, plan: Plan) -> NDArray[np.float64]:
+        alone = index == 5 or (index == 6 and plan.base == 2)
+        rows = [(np.full((1, 16), 0.5), np.zeros((1, 16)))] if alone else []
+        values = [np.full(4, 0.5), np.full(4 * alone, 0.25)]
+        return describe(schema, 10, np.zeros(0, np.int64), values, [0.0, 1.0 - alone], judge(schema, rows))
+
+    world.numbers = numbers
+    finish(world)
+    for told in world.judged[8]:
+        here = [told.sums.channels[0], told.sums.channels[1], told.sums.judged.flat()]
+        assert [bool(part.any()) for part in here] == [True, told.version == 2, told.version == 2]
+    opened = [Opened.from_body(value) for _, value in world.records[0].scan(OPENED)]
+    exact = numbers(5, replace(read(Frame.from_bytes(sent(world, "plan")[-1].payload), Plan), base=1))
+    (found,) = (Numbers.split(schema, np.frombuffer(one.sums, "<i8") / one.top) for one in opened if one.base == 1)
+    assert found.judged.flat() == pytest.approx(Numbers.split(schema, exact).judged.flat(), abs=1e-6)
+
+
 def test_of_a_version_that_a_rollback_left_nobody_has_sums() -> None:
     """Neither who had them, nor who comes later, nor who is shown the old messages again."""
     keys = fleet()
@@ -200,8 +225,8 @@ def test_sums_that_cannot_be_are_refused_though_the_result_names_them(
     keys = fleet()
     world, honest = world_of(keys), Statistics.published
 
-    def published(self: Statistics, plan_hash: bytes) -> Sums:
-        sums = honest(self, plan_hash)
+    def published(self: Statistics, plan_hash: bytes, policy: Policy) -> Sums:
+        sums = honest(self, plan_hash, policy)
         return sums if self.newest and self.newest.base == 1 else forged(sums, lie)
 
     monkeypatch.setattr(Statistics, "published", published)
