@@ -184,6 +184,15 @@ class Guard:
         version = result.version if result else None
         assert version == kept.version, f"device {index} keeps sums of round {kept.round} for another version"
 
+    def check(self) -> None:
+        """At the end, when everyone knows of every rollback: no device keeps sums over a version that one left."""
+        self.witness.check()
+        for index in self.world.keys.participants():
+            saved = self.world.records[index].get(SUMS)
+            kept = _Kept.from_body(saved) if saved else None
+            known = kept is None or not kept.body or kept.round not in self.witness.numbers.left
+            assert known, f"device {index} keeps sums over a version that a rollback left"
+
     def _check_erasure(self, index: int) -> None:
         """No secret of a round outlives what a member has verified of its end, no sealing key its readiness."""
         records = self.world.records[index]

@@ -68,6 +68,7 @@ class OpenedNumbers:
 
     Attributes:
         published: the sums, by round.
+        left: by round, the version that its sums are over, where a rollback left it.
     """
 
     def __init__(self, world: World) -> None:
@@ -76,6 +77,7 @@ class OpenedNumbers:
         self.published: dict[int, Sums] = {}
         self._hashes: dict[int, bytes] = {}
         self._named: dict[int, tuple[Result, list[int]]] = {}
+        self.left: dict[int, int] = {}
 
     def see_sums(self, at: Parsed, payload: bytes) -> bool:
         """Take a chunk of published sums; whether they are whole now."""
@@ -119,6 +121,11 @@ class OpenedNumbers:
         fewest = read(keys.documents["policy"], Policy).smallest_survivor_set
         return for_everyone(sums, schema_of(keys), fewest, self.digits.top)
 
+    def leave(self, version: int) -> None:
+        """The model went back to that version: sums over later ones are taken back."""
+        for number in [number for number, (result, _) in self._named.items() if result.version > version]:
+            self.left[number] = self._named.pop(number)[0].version
+
     def unpublished(self) -> list[int]:
         """The newest round that names sums, if they never left."""
         newest = max(self._named, default=0)
@@ -129,7 +136,8 @@ class OpenedNumbers:
         wrong = []
         for index, judged in self._world.judged.items():
             for told in judged:
-                rounds = [number for number, (result, _) in self._named.items() if result.version == told.version]
+                versions = self.left | {number: result.version for number, (result, _) in self._named.items()}
+                rounds = [number for number, version in versions.items() if version == told.version]
                 opened = [self.published[number] for number in rounds if number in self.published]
                 flat = told.sums.flat()
                 if not any(np.array_equal(np.array(sums.numbers()) / sums.top, flat) for sums in opened):

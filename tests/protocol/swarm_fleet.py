@@ -186,7 +186,7 @@ class Swarm:
                 self._operator_s()
             self.world.run_for(self.end - self.world.now)
             self._heal()
-            self.guard.witness.check()
+            self.guard.check()
         except Exception as error:
             # An error that comes out of a role is a finding as well.
             said = f"{type(error).__name__}: {error}\n  {command(self.seed)}\n  {self.shape}\n  {self.dice}"

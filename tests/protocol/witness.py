@@ -208,6 +208,7 @@ class Witness:
         for number in range(version + 1, self._version + 1):
             self.left.add((number, self.versions.pop(number)))
         self._flat, self._version = self._flats[version], version
+        self.numbers.leave(version)
         # What a version is called by may be said of another one now.
         gone = [subject for subject in self._said if subject[0] == "model" and int(str(subject[4])) > version]
         for subject in gone:
