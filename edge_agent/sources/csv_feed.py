@@ -62,7 +62,10 @@ class CsvFeed:
         self._place = os.path.abspath(settings.path)
         self._zone = None if settings.zone is None else time_zone(settings.zone)
         self._catalogue = Catalogue(wanted)
-        self._tail = Tail(settings.path, from_start=settings.time is not None, has_header=True)
+        own = [time for address, time in (wanted or {}).items() if address.startswith(self._address(""))]
+        self._tail = Tail(
+            settings.path, from_start=settings.time is not None, has_header=True, since=min(own, default=0.0)
+        )
         self._header = b""
         self._columns: list[str] = []
         self._mistake: str | None = None

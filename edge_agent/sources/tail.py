@@ -18,19 +18,21 @@ class Tail:
             the one before is at its end, as where a logger begins one each day.
         from_start: whether to read what is there already; the file that a rotation puts in its place is read whole.
         has_header: whether the first line is none of those that are read.
+        since: seconds since 1970; of the files of a pattern, those that were written to before are passed over.
 
     Attributes:
         header: the first line of the file that is being read, if it has one.
         refused: how often something was dropped, by reason.
     """
 
-    def __init__(self, path: Path, from_start: bool, has_header: bool = False) -> None:
+    def __init__(self, path: Path, from_start: bool, has_header: bool = False, since: float = 0.0) -> None:
         self.header = b""
         self.refused: Counter[str] = Counter()
         self._path = path
         self._here: Path | None = None
         self._from_start = from_start
         self._has_header = has_header
+        self._since = since
         self._file: BinaryIO | None = None
         self._rest = b""
         self._too_long = False
@@ -82,7 +84,8 @@ class Tail:
             return self._path
         names = sorted(self._path.parent.glob(self._path.name))
         if self._here is None:
-            found = names[:1] if self._from_start else names[-1:]
+            found = [name for name in names if name.stat().st_mtime >= self._since] or names[-1:]
+            found = found[:1] if self._from_start else names[-1:]
         else:
             found = [name for name in names if name > self._here][:1] or [self._here]
         if not found:

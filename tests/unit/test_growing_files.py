@@ -260,6 +260,22 @@ def test_a_folder_of_files_is_read_one_after_the_other(tmp_path: Path) -> None:
     newest.close()
 
 
+def test_of_a_folder_what_was_read_before_is_not_opened_again(tmp_path: Path) -> None:
+    for day in (1, 2, 3):
+        append(tmp_path / f"{day}.csv", f"t,x\n170000000{day},{day}\n170000000{day}\n")
+        os.utime(tmp_path / f"{day}.csv", (1.7e9 + day, 1.7e9 + day))
+    wanted = {f"{tmp_path}/*.csv#x": 1_700_000_002.0, "another feed's": 0.0}
+    feed = CsvFeedSettings(tmp_path / "*.csv", time="t").open(wanted)
+    assert [value for _ in range(4) for _, _, value in found(feed)] == [3.0]
+    # One malformed row in each file that was read.
+    assert dict(feed.refused) == {"a row with more or fewer cells than the header": 2}
+    feed.close()
+    feed = CsvFeedSettings(tmp_path / "*.csv", time="t").open({f"{tmp_path}/*.csv#x": 1_800_000_000.0})
+    assert found(feed) == []
+    assert dict(feed.refused) == {"a row with more or fewer cells than the header": 1}
+    feed.close()
+
+
 def test_decimal_commas_and_times_of_a_named_zone(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     append(
