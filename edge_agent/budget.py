@@ -27,6 +27,8 @@ WATT_HOUR = 3_600.0
 WRITES = 32
 """Parts of a day's energy or a month's bytes; the file is written when so much more was spent, and a crash forgets no
 more."""
+MONTHS = 3
+"""Months whose metered bytes are remembered."""
 TUNING = 0.25
 """Part of a day's energy that goes into fine-tuning at most, as it is reckoned, and since the agent has started."""
 
@@ -112,7 +114,8 @@ class Budget:
         self._counted: tuple[float, int, int] | None = None
         self._active = -math.inf
         self._day, self._joules, self._written, self._tuned = "", 0.0, 0.0, 0.0
-        self._bytes, self._bytes_written = 0, 0
+        self._months: dict[str, int] = {}
+        self._bytes_written = 0
         self._read()
 
     # What was spent.
@@ -132,13 +135,13 @@ class Budget:
                 return
             sent, received = sent - before[1], received - before[2]
             if (sent or received) and self._interface(self._settings.metered):
-                self._bytes += sent + received
+                self._months[self._day[:7]] += sent + received
             if self._known is not None:
                 self._book(self._known, now, processor - before[0], sent, received)
             share, part = self._allowed() / WRITES, self._settings.metered.bytes / WRITES
             if (
                 self._joules >= self._written + share > self._written
-                or self._bytes >= self._bytes_written + part > self._bytes_written
+                or self._bytes() >= self._bytes_written + part > self._bytes_written
             ):
                 self._write()
 
@@ -160,10 +163,16 @@ class Budget:
 
     def _today(self, now: float) -> None:
         day = time.strftime("%Y-%m-%d", time.localtime(now))
-        if day[:7] != self._day[:7]:
-            self._bytes, self._bytes_written = 0, 0
         if day != self._day:
             self._day, self._joules, self._written, self._tuned = day, 0.0, 0.0, 0.0
+        if next(reversed(self._months), None) != (month := day[:7]):
+            # A clock that begins in 1970, or goes back, finds the month that it has spent from already.
+            self._months[month] = self._bytes_written = self._months.pop(month, 0)
+            self._months = dict(list(self._months.items())[-MONTHS:])
+
+    def _bytes(self) -> int:
+        """Over metered links, this month."""
+        return self._months[self._day[:7]]
 
     def view(self) -> dict[str, object]:
         """Wh of today, and the limit, for a person and for machines; empty where the profile lacks the figures."""
@@ -181,7 +190,7 @@ class Budget:
             return {}
         with self._lock:
             self._today(self._clock())
-            found = {"month": self._day[:7], "spent": self._bytes, "limit": metered.bytes}
+            found = {"month": self._day[:7], "spent": self._bytes(), "limit": metered.bytes}
         return {**found, "interface": self._interface(metered)}
 
     # What a round will cost.
@@ -201,7 +210,7 @@ class Budget:
         if interface := self._interface(self._settings.metered):
             with self._lock:
                 self._today(now)
-                bytes_left = self._settings.metered.bytes - self._bytes
+                bytes_left = self._settings.metered.bytes - self._bytes()
             if bytes_left < size:
                 spare = f"{max(0, bytes_left) / 1e6:.2g} of the {self._settings.metered.megabytes:g} MB a month"
                 return BUSY, f"on the metered link {interface}, where {spare} that [budget] allows are left"
@@ -252,15 +261,17 @@ class Budget:
     def _read(self) -> None:
         try:
             kept = json.loads(self._path.read_bytes())
-            self._day, self._joules, self._bytes = str(kept["day"]), float(kept["joules"]), int(kept["metered"])
+            day, joules = str(kept["day"]), float(kept["joules"])
+            self._months = {str(month): int(count) for month, count in kept["metered"].items()}
+            self._day, self._joules = day, joules
         except FileNotFoundError:
             return
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             self._failed(f"cannot read {self._path}: {error}; what was spent begins anew")
 
     def _write(self) -> None:
-        self._written, self._bytes_written = self._joules, self._bytes
-        kept = {"day": self._day, "joules": round(self._joules, 1), "metered": self._bytes}
+        self._written, self._bytes_written = self._joules, self._bytes()
+        kept = {"day": self._day, "joules": round(self._joules, 1), "metered": self._months}
         part = self._path.with_name(self._path.name + ".part")
         try:
             part.write_text(json.dumps(kept))

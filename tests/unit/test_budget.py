@@ -218,6 +218,15 @@ def test_over_a_metered_link_a_device_takes_part_while_the_month_pays(tmp_path: 
     assert again.steps(PLAN, MODEL, 4, 10_000) == PLAN.steps
     on[0] = "wwan0"
     assert again.view_metered()["spent"] == 990_001
+    # A gateway without a battery for its clock begins in 1970, until the network has said what time it is.
+    set_to, clock.now = clock.now, 100.0
+    booted = opened()
+    booted.note(0.0, 0, 0)
+    booted.note(0.0, 100_000, 0)
+    clock.now = set_to
+    assert booted.view_metered()["spent"] == 990_001
+    again = opened()
+    assert again.view_metered()["spent"] == 990_001
     clock.now += 30 * DAY
     assert again.steps(PLAN, MODEL, 4, 10_000) == PLAN.steps
     assert again.view_metered()["spent"] == 0
