@@ -230,7 +230,7 @@ class Participant:
         def encoded(verified: VerifiedPlan) -> "tuple[Vector, list[Action]]":
             model = verified.model
             vector, actions = self._encoded(verified, delta[: model.parameters()], report)
-            return vector, [*actions, *self.head.keep(model, verified.plan.model, delta)]
+            return vector, [*actions, *self.head.keep(model, verified.plan.model, delta, verified.plan.clip)]
 
         return self._on_worked(plan_hash, encoded, now)
 

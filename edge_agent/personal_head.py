@@ -51,17 +51,22 @@ class PersonalHead:
 
         return np.concatenate([shared, self._own(spec, spec_hash)])
 
-    def keep(self, spec: ModelSpec, spec_hash: bytes, delta: "NDArray[np.float32]") -> list[Action]:
+    def keep(self, spec: ModelSpec, spec_hash: bytes, delta: "NDArray[np.float32]", clip: float) -> list[Action]:
         """An upload of what was trained is being saved, in the same event: so are this device's own layers.
 
         They stay whatever becomes of the round.
 
         Args:
             delta: float32, what training added to the whole model.
+            clip: largest norm of what is added to these layers: nothing takes them back from where a plan led them.
         """
         if not spec.personal:
             return []
-        trained = self._own(spec, spec_hash) + delta[spec.parameters() :]
+        import numpy as np
+
+        added = delta[spec.parameters() :].astype(np.float64)
+        added *= clip / max(float(np.linalg.norm(added)), clip)
+        trained = self._own(spec, spec_hash) + added.astype(np.float32)
         self._record = _Record(spec_hash, trained.astype("<f4", copy=False).tobytes())
         return [Save(RECORD, self._record.to_body())]
 

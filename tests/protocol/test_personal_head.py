@@ -14,7 +14,7 @@ from edge_agent.personal_head import RECORD, PersonalHead
 from edge_agent.work import Describe, Score, Train
 from hushfleet.codec import LocalReport
 from hushfleet.learning.layers import initial_flat
-from hushfleet.wire.documents import ModelSpec
+from hushfleet.wire.documents import ModelSpec, Policy
 from hushfleet.wire.framing import read
 from hushfleet.wire.layers import Dense, Layer
 
@@ -36,7 +36,7 @@ class Personal(World):
     def own(self, index: int, number: int) -> NDArray[np.float32]:
         """What a round's training adds to a device's own layer."""
         count = initial_flat(self.spec.layers, self.spec.init).size - self.spec.parameters()
-        return np.random.default_rng([index, number]).uniform(1, 2, count).astype(np.float32)
+        return np.random.default_rng([index, number]).uniform(0.2, 0.3, count).astype(np.float32)
 
     def _execute(self, index: int, action: Any) -> None:
         if isinstance(action, Train):
@@ -138,6 +138,18 @@ def test_the_layer_stays_whatever_becomes_of_the_round() -> None:
     # What came too late for an upload is not kept: nothing was made of it.
     np.testing.assert_array_equal(world.head(6), world.expected(6, [2]))
     Witness(world).check()
+
+
+def test_a_round_moves_the_layer_no_further_than_an_update_is_long() -> None:
+    """However a plan had it trained: the shared layers can be rolled back, one's own cannot."""
+    world = Personal(rounds=settings(2))
+    clip, usual = read(world.keys.documents["policy"], Policy).clip, world.own
+    world.own = lambda index, number: usual(index, number) * np.float32(1e30 if number == 1 else 1)  # type: ignore[method-assign]
+    world.run(world.rounds_ended(2))
+    begin = initial_flat(world.spec.layers, world.spec.init)[world.spec.parameters() :]
+    for index in PARTICIPANTS:
+        wild = usual(index, 1) * (clip / np.linalg.norm(usual(index, 1)))
+        np.testing.assert_allclose(world.head(index), begin + wild + usual(index, 2), rtol=1e-5)
 
 
 def test_a_crash_before_the_upload_is_kept_takes_what_was_trained_with_it() -> None:
