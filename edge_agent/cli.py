@@ -61,7 +61,9 @@ def check(config: Path) -> None:
         problems.append(f"this device's clock shows {time.strftime('%Y-%m-%d')}, before its software was made; set it")
     if settings.sensors:
         names = ", ".join(channel.name for channel in settings.sensors.channel)
-        _say("sensors", f"{names} from {len(settings.feeds)} feeds (agent test reads them)")
+        feeds = "one feed" if len(settings.feeds) == 1 else f"{len(settings.feeds)} feeds"
+        _say("sensors", f"{names} from {feeds} (agent test reads them)")
+        problems += _unmapped(settings)
     elif settings.source is None:
         _say("source", "none: this device serves in committees alone")
     else:
@@ -82,6 +84,24 @@ def check(config: Path) -> None:
     if problems:
         raise ConfigurationError("\n".join(["not ready:", *(f"  {problem}" for problem in problems)]))
     click.echo("as it should be" if running else f"ready; next: hushfleet agent test {config}")
+
+
+def _unmapped(settings: AgentSettings) -> list[str]:
+    """What keeps the sensors from being what the fleet's schema wants, as far as the agent has met it."""
+    from edge_agent.agent import status_path
+    from hushfleet.service import read_status
+
+    assert settings.sensors is not None
+    try:
+        signed = read_status(status_path(settings)).get("schema")
+    except ConfigurationError:
+        return []
+    try:
+        if signed:
+            settings.sensors.mapped(Schema.from_body(bytes.fromhex(signed)))
+    except ConfigurationError as error:
+        return [str(error)]
+    return []
 
 
 @agent.command()

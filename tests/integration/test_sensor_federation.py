@@ -225,6 +225,13 @@ def test_sensor_messages_become_rows_and_rounds(tmp_path: Path, owner_broker: Lo
         reported = hushfleet("agent", "report", fleet.configuration("part-2"), "--html", page)
         assert reported.returncode == 0, reported.stderr
         assert "<h2>temperature <small>degC" in page.read_text()
+        settings = fleet.configuration("part-2")
+        wrong = settings.with_name("wrong.toml")
+        wrong.write_text(settings.read_text().replace('unit = "degF"', 'unit = "hPa"'))
+        checked = hushfleet("agent", "check", wrong)
+        assert checked.returncode == 2
+        assert "channel 'temperature': 'hPa' cannot be converted to 'degC'" in checked.stderr
+        assert hushfleet("agent", "check", settings).returncode == 0
         shown = hushfleet("agent", "status", fleet.configuration("part-2")).stdout
         assert re.search(r"decisions +\d+ told|sensors +co2: ", shown), shown
         assert tested.returncode == 0, tested.stdout + tested.stderr
