@@ -207,7 +207,7 @@ class Participant:
         self._training = True
         flat = self.head.whole(self._plan.model, plan.model, self._live.flat(self._plan.model))
         if plan.kind == STATISTICS:
-            return [Describe(plan, self._plan.hash, flat)]
+            return [Describe(plan, self._plan.hash, flat, self.head.fitted(self._plan.model, plan.model))]
         return [Train(replace(plan, steps=self._steps), self._plan.hash, flat, self._context.draw(32))]
 
     # After training.

@@ -38,11 +38,13 @@ class Describe:
         plan: the plan.
         plan_hash: names the plan in the answer.
         flat: float32, the base model, as for `Train`, which is judged on the device's own rows; not to be changed.
+        fitted: as for `Score`; what was not trained is not judged.
     """
 
     plan: Plan
     plan_hash: bytes
     flat: "NDArray[np.float32]" = field(repr=False)
+    fitted: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,10 +101,12 @@ class WorkBench:
     ) -> None:
         """Describe the source for a statistics round in the background; `done` and `failed` as for `train`."""
 
-        def judge(data: LocalData) -> "NDArray[np.float64]":
-            return self.judge(work.flat, model, schema, data)
+        def judged(data: LocalData) -> "NDArray[np.float64]":
+            from hushfleet.judgement import judge
 
-        self._attempt("describing", lambda: self._present().describe(schema, judge), done, failed)
+            return self.judge(work.flat, model, schema, data) if work.fitted else judge(schema, ())
+
+        self._attempt("describing", lambda: self._present().describe(schema, judged), done, failed)
 
     def judge(
         self, flat: "NDArray[np.float32]", model: ModelSpec, schema: Schema, data: LocalData

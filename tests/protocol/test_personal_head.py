@@ -27,7 +27,7 @@ class Personal(World):
 
     def __init__(self, *, rounds: RoundSettings, crashes: Any = None, keys: FleetKeys | None = None) -> None:
         self.given: list[tuple[int, int, NDArray[np.float32]]] = []
-        self.described: list[tuple[int, NDArray[np.float32]]] = []
+        self.described: list[tuple[int, NDArray[np.float32], bool]] = []
         self.scored: list[tuple[int, Score]] = []
         keys = keys or make_fleet(3, 4, layers=LAYERS, personal=1)
         self.spec = read(keys.documents["model"], ModelSpec)
@@ -42,7 +42,7 @@ class Personal(World):
         if isinstance(action, Train):
             self.given.append((index, action.plan.round, action.flat))
         if isinstance(action, Describe):
-            self.described.append((index, action.flat))
+            self.described.append((index, action.flat, action.fitted))
         if isinstance(action, Score):
             self.scored.append((index, action))
         super()._execute(index, action)
@@ -194,6 +194,7 @@ def test_a_statistics_round_judges_the_model_with_the_layer_that_was_trained_her
     first, second = world.described[: len(PARTICIPANTS)], world.described[len(PARTICIPANTS) :]
     # Statistics, two rounds of training, statistics, one more of training.
     for found, trained in ((first, []), (second, [2, 3])):
-        assert {index for index, _ in found} == set(PARTICIPANTS)
-        for index, flat in found:
+        assert {index for index, _, _ in found} == set(PARTICIPANTS)
+        for index, flat, fitted in found:
+            assert fitted == bool(trained)
             np.testing.assert_array_equal(flat[world.spec.parameters() :], world.expected(index, trained))

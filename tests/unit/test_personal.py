@@ -23,7 +23,7 @@ from edge_agent.sources.rows import LocalData, Rows
 from edge_agent.sources.sensors import Sensors, SensorSettings
 from edge_agent.sources.store import ReadingStore
 from edge_agent.training.numpy_trainer import NumpyTrainer
-from edge_agent.work import Score, Train
+from edge_agent.work import Describe, Score, Train
 from edge_agent.work_bench import WorkBench
 from firmware_profiles import catalog
 from hushfleet.journal import Journal
@@ -69,7 +69,7 @@ class Given:
         return self.data
 
     def describe(self, schema: Schema, judge: Callable[[LocalData], NDArray[np.float64]]) -> NDArray[np.float64]:
-        raise NotImplementedError
+        return judge(self.data)
 
 
 def own(turned: bool, kept: int = 80) -> LocalData:
@@ -288,6 +288,22 @@ def test_layers_that_nobody_has_trained_answer_nothing(tmp_path: Path) -> None:
     at_work = unlike.score(4, fleets(), fitted=False)
     assert at_work
     assert at_work.personalised
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+def test_layers_that_nobody_has_trained_tell_the_fleet_nothing(fitted: bool) -> None:
+    """Else a newcomer's rows would be what the fleet's model errs on most."""
+    source, told, over = Given(own(turned=False)), list[NDArray[np.float64]](), threading.Event()
+    source.may.set()
+
+    def done(numbers: NDArray[np.float64]) -> None:
+        told.append(numbers)
+        over.set()
+
+    work = Describe(PLAN, bytes(32), fleets(), fitted)
+    WorkBench(source, "numpy").describe(work, SPEC, SCHEMA, done, lambda why: over.set())
+    assert over.wait(DEADLINE)
+    assert [numbers.any() for numbers in told] == [fitted]
 
 
 GATEWAY = catalog.load("gateway-nb-iot")
