@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, ClassVar
 
+from edge_agent.bases import Bases, unpacked, with_base
 from edge_agent.context import Context
 from edge_agent.live_model import LiveModel
 from edge_agent.personal_head import PersonalHead
@@ -22,7 +23,7 @@ from hushfleet.hashing import digest
 from hushfleet.mqtt.chunks import chunk_hashes, cut, from_bitmap
 from hushfleet.plans import PlanRefusedError, VerifiedPlan, picked
 from hushfleet.wire.documents import PARTICIPANT
-from hushfleet.wire.framing import B32, U16, U32, U64, Bytes, Frame, Table
+from hushfleet.wire.framing import B32, U32, U64, Bytes, Frame, Table
 from hushfleet.wire.round import (
     ACCEPTED,
     BASE_USED_UP,
@@ -58,12 +59,11 @@ DAY = 86_400
 
 @dataclass(frozen=True, slots=True)
 class State(Table):
-    """What a participant has spent: its newest round, how often it used its base, and when it uploaded by its clock."""
+    """What a participant has spent: its newest round, how often it used each base, when it uploaded by its clock."""
 
     KIND: ClassVar[str] = "state"
     answered: U64 = 0
-    base: B32 = bytes(32)
-    uploads: U16 = 0
+    bases: Bases = b""
     uploaded: U64 = 0
 
 
@@ -157,7 +157,7 @@ class Participant:
             raise PlanRefusedError(POLICY, "the vault was put back from a copy, and may have answered this plan")
         if self._since_upload(now) < policy.interval:
             raise PlanRefusedError(POLICY, "the rounds follow each other faster than the policy allows")
-        used = self._state.uploads if self._state.base == plan.base_hash else 0
+        used = unpacked(self._state.bases).get(plan.base_hash, 0)
         if used >= policy.uploads_per_base and self._since_upload(now) < DAY:
             raise PlanRefusedError(BASE_USED_UP, "this base model has been answered as often as the policy allows")
 
@@ -256,8 +256,9 @@ class Participant:
         self._header_on_its_way, self._asking, self._asked = True, False, False
         self._ask_at = now + ASK_AGAIN
         said = {"statistics": NOISELESS} if plan.kind == STATISTICS else {}
-        used = self._state.uploads if self._state.base == plan.base_hash else 0
-        self._state = State(plan.round, plan.base_hash, min(used + 1, 0xFFFF), int(self._context.trust.time(now)))
+        used = unpacked(self._state.bases).get(plan.base_hash, 0)
+        bases = with_base(self._state.bases, plan.base_hash, used + 1)
+        self._state = State(plan.round, bases, int(self._context.trust.time(now)))
         return [
             *actions,
             Save(UPLOAD, self._upload.to_body()),

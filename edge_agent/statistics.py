@@ -6,15 +6,16 @@ a rollback leads back to.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+from edge_agent.bases import Bases, unpacked, with_base
 from edge_agent.context import Context
 from edge_agent.restoration import DAY, Restoration
 from hushfleet.actions import Action, Save
 from hushfleet.errors import RefusedError
 from hushfleet.hashing import digest
 from hushfleet.plans import PlanRefusedError, VerifiedPlan
-from hushfleet.wire.framing import U64, Binary, Table, entries
+from hushfleet.wire.framing import U64, Table
 from hushfleet.wire.round import BASE_USED_UP, DATA, POLICY, Plan
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from hushfleet.secagg.residues import Vector
 
 RECORD = "participant/statistics"
-LONGEST = 64
-"""Bases remembered: more than a rollback goes back."""
 NOISELESS = "without noise: the owners signed noiseless_statistics"
 
 
@@ -34,16 +33,12 @@ class _Described(Table):
     """The newest statistics round that was answered, and the newest bases of such rounds.
 
     Attributes:
-        bases: 32 bytes of hash, and 8 of when that was by this device's own clock, each; in the order of the answers.
+        bases: each with when that was, by this device's own clock.
     """
 
     KIND: ClassVar[str] = "described"
-    round: U64
-    bases: Annotated[bytes, Binary(multiple=40)]
-
-    def times(self) -> dict[bytes, int]:
-        """When each base was answered."""
-        return {entry[:32]: int.from_bytes(entry[32:], "little") for entry in entries(self.bases, 40)}
+    round: U64 = 0
+    bases: Bases = b""
 
 
 class Statistics:
@@ -52,11 +47,11 @@ class Statistics:
     def __init__(self, context: Context, restoration: Restoration) -> None:
         self._context, self._restoration = context, restoration
         saved = context.store.get(RECORD)
-        self._last = _Described.from_body(saved) if saved else None
+        self._last = _Described.from_body(saved) if saved else _Described()
 
     def view(self) -> dict[str, object] | None:
         """For the device's owner: the newest round in which it described itself."""
-        return {"round": self._last.round, "noise": NOISELESS} if self._last else None
+        return {"round": self._last.round, "noise": NOISELESS} if self._last.round else None
 
     def check(self, plan: Plan, now: float) -> None:
         """Whether this device can and may answer a verified statistics plan.
@@ -73,7 +68,7 @@ class Statistics:
         if plan.coords != coordinates(schema, Digits.of(policy.largest_survivor_set)):
             raise PlanRefusedError(POLICY, "the plan's coordinates are not the numbers that the schema asks for")
         # A clock that was set back since then says nothing, and locks nobody out.
-        before = self._times().get(plan.base_hash)
+        before = unpacked(self._last.bases).get(plan.base_hash)
         if before is not None and 0 <= time - before < DAY:
             raise PlanRefusedError(BASE_USED_UP, "this device has described itself on this base model already")
         if self._restoration.covers_numbers(time):
@@ -95,10 +90,6 @@ class Statistics:
             raise RefusedError("the plan asks for another number of numbers")
         seed, draw = digest("chks", verified.hash), expanded(self._context.draw)
         vector = encode_statistics(numbers, digits=digits, checksum_seed=seed, draw=draw)
-        before = [(base, time) for base, time in self._times().items() if base != plan.base_hash]
-        times = [*before, (plan.base_hash, int(self._context.trust.time(now)))][-LONGEST:]
-        self._last = _Described(plan.round, b"".join(base + time.to_bytes(8, "little") for base, time in times))
+        bases = with_base(self._last.bases, plan.base_hash, int(self._context.trust.time(now)))
+        self._last = _Described(plan.round, bases)
         return vector, [Save(RECORD, self._last.to_body())]
-
-    def _times(self) -> dict[bytes, int]:
-        return self._last.times() if self._last else {}

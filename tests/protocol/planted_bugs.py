@@ -233,9 +233,7 @@ BUGS: dict[str, Bug] = {
     "described-again-from-a-copy": Bug(
         "edge_agent.restoration", "self.at is not None and time < self.at + DAY", "False", seed=79, only="statistics"
     ),
-    "described-again-after-a-rollback": Bug(
-        "edge_agent.statistics", "[-LONGEST:]", "[-1:]", seed=29, only="statistics"
-    ),
+    "described-again-after-a-rollback": Bug("edge_agent.bases", "[-LONGEST:]", "[-1:]", seed=29, only="statistics"),
     "opened-sums-not-named": Bug(
         "coordinator.round",
         "self._end(APPLIED, NO_REASON, now, delta_hash=sums_hash)",

@@ -15,8 +15,9 @@ from world import make_fleet
 from edge_agent.member import ANSWER, Answer
 from edge_agent.participant import STATE, State
 from hushfleet.secagg.sealing import unseal
+from hushfleet.wire.documents import ModelSpec
 from hushfleet.wire.framing import Frame, read
-from hushfleet.wire.round import BASE_USED_UP, POLICY, Decline
+from hushfleet.wire.round import BASE_USED_UP, OPERATOR, POLICY, ROLLBACK, Decline, Metrics, Result
 
 MEMBERS, PARTICIPANTS = (1, 2, 3, 4), (5, 6, 7, 8)
 
@@ -175,6 +176,39 @@ def test_a_clock_that_was_set_back_locks_nobody_out() -> None:
         world.start(device)
     announced = adversary.open_round(2)
     assert all(sum_asked(adversary, announced, member) for member in MEMBERS)
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["in one life", "over a restart"])
+def test_a_model_that_is_led_to_and_fro_between_two_bases_gives_neither_more_answers(restart: bool) -> None:
+    adversary = taken_over(uploads_per_base=2, epoch_rounds=12)
+    world = adversary.world
+    there = adversary.plan(2).plan
+    back: dict[str, Any] = {"base": 0, "base_hash": read(world.keys.documents["model"], ModelSpec).zero}
+    forth: dict[str, Any] = {"base": there.base, "base_hash": there.base_hash}
+    adversary.open_round(2, **forth)
+    adversary.open_round(3, **forth)
+    signed_rollback(adversary, 4)
+    world.run_for(1)
+    # One upload for it was made in the honest coordinator's round.
+    adversary.open_round(5, **back)
+    if restart:
+        for device in PARTICIPANTS:
+            world.crash(device)
+            world.start(device)
+    for number, base in ((6, back), (7, forth)):
+        announced = adversary.announce(adversary.plan(number, **base))
+        world.run_for(15)
+        assert adversary.uploads(announced) == {}
+        assert all(declines(adversary, device)[-1] == (number, BASE_USED_UP) for device in PARTICIPANTS)
+
+
+def signed_rollback(adversary: Adversary, number: int) -> None:
+    """A coordinator that lies takes the model back from its first version."""
+    newest, spec = adversary.plan(number).plan, read(adversary.world.keys.documents["model"], ModelSpec)
+    between = (newest.base, newest.base_hash, 0, spec.zero)
+    nothing = Metrics(0, 0.0, 0, 0.0, 0, 0.0)
+    result = Result(0, bytes(32), number, ROLLBACK, OPERATOR, *between, bytes(32), b"", 1.0, nothing)
+    adversary.world.broker.publish(0, adversary.topics.result(number), adversary.frame(result), True)
 
 
 @pytest.mark.parametrize("restart", [False, True], ids=["in one life", "over a restart"])
