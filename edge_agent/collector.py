@@ -108,8 +108,8 @@ class Collector:
                     else:
                         self._take(reading)
                 trouble = feed.trouble
-            except HushfleetError as error:
-                trouble = str(error)
+            except Exception as error:
+                trouble = _why(error)
             self._tell(f"feed {number}", trouble)
         self._check_units()
         try:
@@ -120,8 +120,8 @@ class Collector:
             self._tell("readings", None)
         try:
             pause, trouble = self._after(now)
-        except HushfleetError as error:
-            pause, trouble = PAUSE, str(error)
+        except Exception as error:
+            pause, trouble = PAUSE, _why(error)
         self._tell("decisions", trouble)
         return pause
 
@@ -190,3 +190,8 @@ class Collector:
             self._store.close()
         except ConfigurationError as error:
             self._tell("readings", str(error))
+
+
+def _why(error: Exception) -> str:
+    """In words; of what nobody foresaw no more than its kind, for its text may hold what was measured."""
+    return str(error) if isinstance(error, HushfleetError) else f"failed: {type(error).__name__}"

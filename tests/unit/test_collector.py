@@ -68,6 +68,32 @@ def test_what_is_older_than_what_is_kept_is_not_written_and_counted(tmp_path: Pa
     collector.close()
 
 
+def test_what_fails_in_an_unforeseen_way_is_told_without_what_was_measured_and_ends_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_agent.collector._SETTLING", 0.0)
+    path = tmp_path / "pump.csv"
+    path.write_text("at,flow\n")
+    sensors = SensorSettings(channel=(ChannelSettings("flow", f"{path}#flow"),))
+    store = ReadingStore(path.with_name("readings.db"), sensors.keep)
+
+    def broken(now: float) -> tuple[float, str | None]:
+        raise ValueError("21.75")
+
+    collector = Collector([CsvFeedSettings(path, time="at")], sensors, store, Journal("text"), broken)
+    end = time.monotonic() + DEADLINE
+    while not collector.trouble:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert collector.trouble == {"decisions": "failed: ValueError"}
+    with path.open("a") as file:
+        file.write(f"{time.time()},1\n")
+    while not len(store.readings("flow")[0]):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    collector.close()
+
+
 def test_a_sensor_that_announces_another_unit_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_agent.collector._SETTLING", 0.0)
     path = tmp_path / "pump.csv"
