@@ -274,7 +274,23 @@ class Agent:
 
     def _perform(self, action: Any) -> None:
         """Training and scoring in the background; the end of training is an event."""
+        match action:
+            case Ended():
+                self._tell(action)
+            case Judged() if self._decisions:
+                self._decisions.judged(action.schema, action.version, action.sums.judged)
+                self._fleet = action.schema, {"devices": action.devices, "channels": action.sums.histograms()}
+            case Train() | Describe():
+                self._work(action, action.plan.model)
+            case Score():
+                self._work(action, action.spec)
+
+    def _work(self, action: Train | Describe | Score, spec: bytes) -> None:
         runner = self._service.runner
+        trust = runner.role.context.trust
+        if trust.model is None or trust.hash_of("model") != spec:
+            # A later event of the same commit brought documents with another model: this one's work is over.
+            return
         model, schema = model_of(runner.role)
         match action:
             case Train(plan_hash=plan_hash):
@@ -297,11 +313,6 @@ class Agent:
                 )
             case Score():
                 self._scoring.start(action, model, schema)
-            case Judged() if self._decisions and schema:
-                self._decisions.judged(schema, action.version, action.sums.judged)
-                self._fleet = schema, {"devices": action.devices, "channels": action.sums.histograms()}
-            case Ended():
-                self._tell(action)
 
     def _tell(self, ended: Ended) -> None:
         """The device's one line for a round, with the bytes at its socket since the line before."""

@@ -540,4 +540,4 @@ class Device:
         if before == self._scored:
             return []
         flat = head.whole(trust.model, spec_hash, self.live.flat(trust.model))
-        return [Score(self.live.version, flat, head.fitted(trust.model, spec_hash), numbers)]
+        return [Score(self.live.version, flat, head.fitted(trust.model, spec_hash), numbers, spec_hash)]

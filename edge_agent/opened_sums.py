@@ -128,4 +128,4 @@ class OpenedSums:
         from hushfleet.statistics import Numbers
 
         numbers = Numbers.split(schema, np.array(sums.numbers()) / sums.top)
-        return [Judged(kept.version, sums.devices, numbers)]
+        return [Judged(schema, kept.version, sums.devices, numbers)]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from hushfleet.actions import Action
 from hushfleet.wire.round import Plan
+from hushfleet.wire.schema import Schema
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,12 +59,14 @@ class Score:
         plan: the newest of training this model, whose numbers a device may train its own version with; None if none
             has been seen since the start: the same version is then asked for again with the first one. None, too, if
             scores are held against a threshold that holds for the fleet's version alone.
+        spec: hash of the model spec.
     """
 
     version: int
     flat: "NDArray[np.float32]" = field(repr=False)
     fitted: bool
     plan: Plan | None
+    spec: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +74,13 @@ class Judged:
     """What the newest statistics round known here says of the fleet: its readings, and how its model does.
 
     Attributes:
+        schema: under which.
         version: the model version that was judged.
         devices: how many there were.
         sums: over these.
     """
 
+    schema: Schema
     version: int
     devices: int
     sums: "Numbers"

@@ -209,7 +209,7 @@ class Desk:
         self, version: int, flat: NDArray[np.float32], plan: Plan | None = PLAN, *, fitted: bool = True
     ) -> Model | None:
         """What is at work after a version was scored, and perhaps trained on."""
-        self.scoring.start(Score(version, flat, fitted, plan), SPEC, SCHEMA)
+        self.scoring.start(Score(version, flat, fitted, plan, bytes(32)), SPEC, SCHEMA)
         for _ in range(PARTS + 3):
             done = threading.Event()
             self.bench.score([], SPEC, SCHEMA, lambda *_, done=done: done.set())
@@ -265,7 +265,7 @@ def test_a_version_that_was_left_is_not_put_to_work_by_the_failure_to_improve_it
 def test_an_own_version_that_is_still_being_trained_does_not_come_after_a_later_version(tmp_path: Path) -> None:
     """As after a rollback, or where the day's energy paid for the training of the one before alone."""
     desk, flat = Desk(tmp_path, own(turned=True)), fleets()
-    desk.scoring.start(Score(5, flat, True, PLAN), SPEC, SCHEMA)
+    desk.scoring.start(Score(5, flat, True, PLAN, bytes(32)), SPEC, SCHEMA)
     at_work = desk.score(4, flat, plan=None)
     assert at_work
     assert (at_work.version, at_work.personalised) == (4, False)
