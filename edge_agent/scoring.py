@@ -59,7 +59,7 @@ class Scoring:
         version = _Version(model, action.fitted, action.plan, spec, schema)
         at_work = self.decisions.at_work() if self.decisions else None
         flats = [version.model.flat]
-        if at_work and len(at_work.flat) == len(action.flat):
+        if at_work and at_work.layers == spec.layers:
             flats.append(at_work.flat)
         self.bench.score(flats, spec, schema, lambda found, head: self._scored(version, found, head))
 

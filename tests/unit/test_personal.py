@@ -255,6 +255,21 @@ def test_the_fleets_version_is_at_work_otherwise(tmp_path: Path, turned: bool, t
     np.testing.assert_array_equal(at_work.flat, flat)
 
 
+def test_a_version_is_not_held_against_one_of_other_layers_that_has_as_many_numbers(tmp_path: Path) -> None:
+    """What the old numbers give under the new layers is nobody's loss."""
+    desk, flat = Desk(tmp_path, own(turned=False, kept=15)), fleets()
+    assert desk.score(4, flat)
+    other = replace(SPEC, layers=(Dense(2, 6, "none"), Dense(6, 2)))
+    # Under no activation what was learned is good; this one says nothing, and is at work all the same.
+    desk.scoring.start(Score(5, np.zeros_like(flat), True, None, bytes(32)), other, SCHEMA)
+    done = threading.Event()
+    desk.bench.score([], SPEC, SCHEMA, lambda *_: done.set())
+    assert done.wait(DEADLINE)
+    at_work = desk.decisions.at_work()
+    assert at_work
+    assert at_work.version == 5
+
+
 def test_a_version_that_was_left_is_not_put_to_work_by_the_failure_to_improve_it(tmp_path: Path) -> None:
     desk = Desk(tmp_path, own(turned=False, kept=15))
     good = desk.score(4, fleets())
