@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from edge_agent.metered import MeteredSettings, metered_interface
 from edge_agent.power import Unfit
@@ -23,12 +23,13 @@ from hushfleet.errors import ConfigurationError
 from hushfleet.wire.documents import ModelSpec
 from hushfleet.wire.round import BATTERY, BUSY, ROTATED, TRAIN, Plan
 
+Spent = TypeVar("Spent", int, float)
 WATT_HOUR = 3_600.0
 WRITES = 32
 """Parts of a day's energy or a month's bytes; the file is written when so much more was spent, and a crash forgets no
 more."""
-MONTHS = 3
-"""Months whose metered bytes are remembered."""
+REMEMBERED = 3
+"""Days whose joules, and months whose metered bytes are remembered."""
 TUNING = 0.25
 """Part of a day's energy that goes into fine-tuning at most, as it is reckoned, and since the agent has started."""
 
@@ -114,6 +115,7 @@ class Budget:
         self._counted: tuple[float, int, int] | None = None
         self._active = -math.inf
         self._day, self._joules, self._written, self._tuned = "", 0.0, 0.0, 0.0
+        self._days: dict[str, float] = {}
         self._months: dict[str, int] = {}
         self._bytes_written = 0
         self._read()
@@ -163,12 +165,15 @@ class Budget:
 
     def _today(self, now: float) -> None:
         day = time.strftime("%Y-%m-%d", time.localtime(now))
+        # A clock that begins in 1970, or goes back, finds the day and the month that it has spent from already.
         if day != self._day:
-            self._day, self._joules, self._written, self._tuned = day, 0.0, 0.0, 0.0
+            if self._day:
+                self._days[self._day] = self._joules
+            self._joules = self._written = self._days.pop(day, 0.0)
+            self._day, self._tuned, self._days = day, 0.0, _newest(self._days)
         if next(reversed(self._months), None) != (month := day[:7]):
-            # A clock that begins in 1970, or goes back, finds the month that it has spent from already.
             self._months[month] = self._bytes_written = self._months.pop(month, 0)
-            self._months = dict(list(self._months.items())[-MONTHS:])
+            self._months = _newest(self._months)
 
     def _bytes(self) -> int:
         """Over metered links, this month."""
@@ -261,9 +266,10 @@ class Budget:
     def _read(self) -> None:
         try:
             kept = json.loads(self._path.read_bytes())
-            day, joules = str(kept["day"]), float(kept["joules"])
+            days = {str(day): float(joules) for day, joules in kept["joules"].items()}
             self._months = {str(month): int(count) for month, count in kept["metered"].items()}
-            self._day, self._joules = day, joules
+            self._day, self._joules = days.popitem()
+            self._days = days
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -271,13 +277,18 @@ class Budget:
 
     def _write(self) -> None:
         self._written, self._bytes_written = self._joules, self._bytes()
-        kept = {"day": self._day, "joules": round(self._joules, 1), "metered": self._months}
+        joules = {day: round(spent, 1) for day, spent in (self._days | {self._day: self._joules}).items()}
+        kept = {"joules": joules, "metered": self._months}
         part = self._path.with_name(self._path.name + ".part")
         try:
             part.write_text(json.dumps(kept))
             part.replace(self._path)
         except OSError as error:
             self._failed(f"cannot write {self._path}: {error.strerror}; a restart would forget what was spent")
+
+
+def _newest(spent: dict[str, Spent]) -> dict[str, Spent]:
+    return dict(list(spent.items())[-REMEMBERED:])
 
 
 def round_joules(speed: Compute, energy: Energy, plan: Plan, model: ModelSpec, members: int) -> tuple[float, float]:

@@ -114,6 +114,17 @@ def test_what_the_day_has_cost_survives_a_crash_but_for_a_small_part(tmp_path: P
         budget.note(float(second), 0, 0)
     again = Budget(settings, GATEWAY, path, silent, clock)
     assert spent(budget) - 0.1 * WATT_HOUR / 32 - 0.6 <= spent(again) <= spent(budget)
+    # So it does a clock that begins in 1970, and is set once the network has said what time it is.
+    before, set_to, clock.now = spent(again), clock.now, 100.0
+    for second in range(300):
+        again.note(float(second), 0, 0)
+    clock.now = set_to
+    again.view()
+    assert spent(again) == before
+    assert spent(Budget(settings, GATEWAY, path, silent, clock)) == pytest.approx(before, abs=0.1)
+    clock.now += DAY
+    again.view()
+    assert spent(again) == 0
     path.write_text("{")
     told: list[str] = []
     Budget(settings, GATEWAY, path, told.append, clock)
