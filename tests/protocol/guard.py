@@ -99,6 +99,8 @@ class Guard:
             if (live.version, live.hash) == self.world.device(index).live._known():
                 self._check_way_back(index, live.version)
             self._judge()
+        if index and SEEN in keys:
+            self._check_left(index, Seen.from_body(self.world.records[index].data[SEEN]))
         if index and SUMS in keys:
             self._check_kept(index, _Kept.from_body(self.world.records[index].data[SUMS]))
 
@@ -192,6 +194,15 @@ class Guard:
             kept = _Kept.from_body(saved) if saved else None
             known = kept is None or not kept.body or kept.round not in self.witness.numbers.left
             assert known, f"device {index} keeps sums over a version that a rollback left"
+
+    def _check_left(self, index: int, seen: Seen) -> None:
+        """Who knows of a rollback keeps no sums over a version that it left."""
+        saved, result = self.world.records[index].get(SUMS), self.witness.results.get(seen.round)
+        if saved is None or result is None or result.outcome != ROLLBACK or not seen.ended():
+            return
+        kept = _Kept.from_body(saved)
+        left = kept.body and kept.round < result.round and kept.version > result.version
+        assert not left, f"device {index} keeps sums over version {kept.version} after the rollback to {result.version}"
 
     def _check_erasure(self, index: int) -> None:
         """No secret of a round outlives what a member has verified of its end, no sealing key its readiness."""

@@ -248,6 +248,13 @@ BUGS: dict[str, Bug] = {
         seed=9,
         only="statistics",
     ),
+    "sums-kept-over-a-rollback": Bug(
+        "edge_agent.opened_sums",
+        "        if self._kept and self._is_left(self._kept):",
+        "        if False:",
+        seed=29,
+        only="statistics",
+    ),
     "other-sums-taken": Bug(
         "edge_agent.opened_sums",
         "        if frame.hash(context.fleet) != named.delta:",
