@@ -453,6 +453,8 @@ class Device:
             newest = max(newest, plan.base)
             kind: list[Action] = []
         else:
+            # Were it seen, the rollback that explains it would come too late.
+            self.live.check_base(plan.base)
             self._describes, kind = verified.hash, [Save(DESCRIBES, verified.hash)]
         return [
             *kind,

@@ -157,12 +157,17 @@ class LiveModel:
             BehindError: it is older than the newest model known.
             RefusedError: it is another one under its number.
         """
+        self.check_base(version)
         known, known_hash = self._known()
-        if version < known:
-            raise BehindError(f"the plan's base {version} is older than the newest model known, {known}")
         if version == known and version_hash != known_hash:
             raise RefusedError(f"two models under version {version}")
         self._aim(version, version_hash)
+
+    def check_base(self, version: int) -> None:
+        """BehindError if a plan's base is older than the newest model known."""
+        known, _ = self._known()
+        if version < known:
+            raise BehindError(f"the plan's base {version} is older than the newest model known, {known}")
 
     def _known(self) -> tuple[int, bytes]:
         """The newest model that a verified result or plan has named, whether it is here yet or not."""

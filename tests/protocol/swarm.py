@@ -38,6 +38,7 @@ REPORT_EVERY = 60.0
 REGRESSIONS = {
     "rounds-stop-after-a-clock-set-back-in-a-pause": 42,
     "ready-too-late-and-with-the-secret-of-a-past-round": 208181,
+    "a-statistics-plan-before-the-rollback-that-explains-it": 3829,
 }
 """Seeds that find a fault the project once had, by its name; they run before all others.
 

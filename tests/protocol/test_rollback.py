@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 import pytest
 from guard import Guard
 from liars import Liars
@@ -19,8 +20,10 @@ from edge_agent.device import Device
 from hushfleet.actions import Note
 from hushfleet.errors import RefusedError
 from hushfleet.mqtt.topics import Topics
+from hushfleet.statistics import length
 from hushfleet.wire.framing import Frame, read
-from hushfleet.wire.round import ABORTED, APPLIED, OPERATOR, ROLLBACK, Metrics, Plan, Result
+from hushfleet.wire.round import ABORTED, APPLIED, OPERATOR, ROLLBACK, STATISTICS, Metrics, Plan, Result
+from hushfleet.wire.schema import Schema
 
 ROUNDS = RoundSettings(collect=30, answer=8, recover=20, pause=5.0)
 ASLEEP, LATE = 7, 8
@@ -224,6 +227,22 @@ def test_whoever_missed_the_rollback_itself_asks_for_it() -> None:
     assert world.device(ASLEEP).live._known()[0] == 5
     world.run(at_version(3), deadline=120)
     world.run(at_version(4), deadline=200)
+
+
+def test_whoever_missed_it_does_not_see_past_it_to_a_statistics_round() -> None:
+    keys = make_fleet(4, 4, noiseless_statistics=1).with_schema()
+    world = World(keys, rounds=replace(ROUNDS, statistics_every=1))
+    world.numbers = lambda index, plan: np.eye(1, length(read(keys.documents["schema"], Schema)))[0]
+    world.run(lambda world: world.counts[0, "plan"] == 4)
+    lost = Topics(keys.fleet).result(5)
+    world.faults = Faults(loss=1.0, hits=lambda topic: topic == lost)
+    world.roll_back(0)
+    world.run(lambda world: world.counts[0, "plan"] == 5)
+    assert plans(world)[-1].kind == STATISTICS
+    world.run_for(1)
+    world.faults = Faults()
+    world.run(at_version(0), deadline=120)
+    world.run(at_version(1), deadline=200)
 
 
 def test_a_round_that_it_takes_from_an_epoch_under_way_leaves_no_secret() -> None:
