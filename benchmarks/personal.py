@@ -27,6 +27,7 @@ import click
 import numpy as np
 
 from edge_agent.personal import Tuned, fine_tuning, judgeable
+from edge_agent.personal_head import clipped
 from edge_agent.sources.rows import LocalData
 from edge_agent.sources.rows import Rows as OwnRows
 from edge_agent.training.numpy_trainer import NumpyTrainer
@@ -158,7 +159,7 @@ def with_heads(task: Task, devices: Mapping[str, Rows], name: str, judged: str) 
         for device, rows in devices.items():
             whole = np.concatenate([flat, heads[device]])
             found = task.train(whole, rows, task.steps, f"{name}, {number}, {device}")
-            heads[device] = heads[device] + found.delta[d:]
+            heads[device] = heads[device] + clipped(found.delta[d:], task.clip)
             trained.append(replace(found, delta=found.delta[:d]))
         flat = sums.apply(flat, trained, f"{name}, round {number}")
     return np.concatenate([flat, heads.get(judged, task.start()[d:])])

@@ -62,11 +62,7 @@ class PersonalHead:
         """
         if not spec.personal:
             return []
-        import numpy as np
-
-        added = delta[spec.parameters() :].astype(np.float64)
-        added *= clip / max(float(np.linalg.norm(added)), clip)
-        trained = self._own(spec, spec_hash) + added.astype(np.float32)
+        trained = self._own(spec, spec_hash) + clipped(delta[spec.parameters() :], clip)
         self._record = _Record(spec_hash, trained.astype("<f4", copy=False).tobytes())
         return [Save(RECORD, self._record.to_body())]
 
@@ -83,3 +79,12 @@ class PersonalHead:
             return initial_flat(spec.layers, spec.init)[spec.parameters() :]
         floats: NDArray[np.float32] = np.frombuffer(mine.flat, "<f4").astype(np.float32, copy=False)
         return floats
+
+
+def clipped(added: "NDArray[np.float32]", clip: float) -> "NDArray[np.float32]":
+    """What training added to a device's own layers, float32, shortened to the norm `clip` where it is longer."""
+    import numpy as np
+
+    wide = added.astype(np.float64)
+    shorter: NDArray[np.float32] = (wide * (clip / max(float(np.linalg.norm(wide)), clip))).astype(np.float32)
+    return shorter
