@@ -30,7 +30,7 @@ def opened(number: int, devices: int, silent: bool = False) -> Opened:
     """So many devices of a schema of two channels and two classes, all alike; on some the second channel is silent."""
     schema, top = schema_of(2, 2), Digits.of(31).top
     values = [np.array([0.2, 0.4]), np.zeros(0) if silent else np.array([0.5])]
-    outputs = np.array([[2.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.5, 0.0]])
+    outputs = np.array([[2.3, 0.0], [1.3, 0.0], [0.0, 1.3], [0.5, 0.0]])
     judged = judge(schema, [(outputs, np.array([0, 0, 1, 1]))])
     numbers = describe(schema, 50, np.array([0, 1, 1, 1]), values, [0.5, float(silent)], judged)
     sums = np.rint(numbers * top).astype("<i8") * devices
@@ -70,7 +70,8 @@ def test_how_the_base_model_does_on_rows_kept_aside_is_shown(config: Path) -> No
     export(config, opened(1, 4))
     lines = shown(config).splitlines()
     at = lines.index("model version 3 on rows kept aside by 4 devices")
-    # Two of two rows of the one class are right, one of two of the other; odds of it: 2, 1, -1 and within a bin of 1.
+    # Two of two rows of the one class are right, one of two of the other; its odds are 2.3, 1.3, -1.3 and 0.5,
+    # each in a bin of its own.
     assert lines[at + 1] == "  accuracy 75.0%, macro F1 0.7333, area under the curve 1"
     assert lines[at + 2].split() == ["class", "0", "F1", "0.8", "area", "1"]
     (told,) = json.loads(shown(config, "--json"))
