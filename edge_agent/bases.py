@@ -8,7 +8,7 @@ from typing import Annotated
 from hushfleet.wire.framing import Binary, entries
 
 LONGEST = 64
-"""Bases remembered: more than a rollback goes back."""
+"""Bases remembered: more than an honest coordinator goes back, which keeps twenty versions; a policy may allow more."""
 SIZE = 40
 
 Bases = Annotated[bytes, Binary(multiple=SIZE)]

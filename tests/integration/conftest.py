@@ -1,6 +1,7 @@
 """Fixtures that integration tests share."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from broker_tools import TlsBroker
@@ -34,3 +35,12 @@ def tls_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsBroker]:
     settings.access_list.write_text(access_list(access))
     with LocalBroker(directory, settings.port, configuration(settings)) as process:
         yield TlsBroker(process, authority, topics, access, settings, directory)
+
+@pytest.fixture
+def owner_broker(tmp_path: Path) -> Iterator[LocalBroker]:
+    """A broker of a device's owner, open to everyone on this machine."""
+    port = free_port()
+    place = tmp_path / "owner"
+    place.mkdir()
+    with LocalBroker(place, port, f"listener {port} {HOST}\nallow_anonymous true\n") as process:
+        yield process

@@ -4,7 +4,6 @@ import json
 import math
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from fleet_fixture import COORDINATOR, Fleet
 from paho.mqtt.enums import CallbackAPIVersion
 from test_sensor_federation import Listener, hushfleet
 
-from broker.local import HOST, LocalBroker, free_port
+from broker.local import HOST, LocalBroker
 from edge_agent.sources.sensors import readings_path
 from edge_agent.sources.store import Keep, ReadingStore
 
@@ -101,15 +100,6 @@ class Pump:
         self._thread.join()
         self._client.disconnect()
         self._client.loop_stop()
-
-
-@pytest.fixture
-def owner_broker(tmp_path: Path) -> Iterator[LocalBroker]:
-    port = free_port()
-    place = tmp_path / "owner"
-    place.mkdir()
-    with LocalBroker(place, port, f"listener {port} {HOST}\nallow_anonymous true\n") as process:
-        yield process
 
 
 def test_an_odd_window_is_above_the_threshold_of_the_whole_fleet(tmp_path: Path, owner_broker: LocalBroker) -> None:

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
@@ -17,7 +17,7 @@ from broker_tools import DEADLINE
 from fleet_fixture import CLASSES, COORDINATOR, Fleet
 from paho.mqtt.enums import CallbackAPIVersion
 
-from broker.local import HOST, LocalBroker, free_port
+from broker.local import HOST, LocalBroker
 from edge_agent.sources.store import ReadingStore
 from hushfleet.wire.schema import Schema, Standardised
 
@@ -146,15 +146,6 @@ class Rooms:
             self._thread.join()
         self._client.disconnect()
         self._client.loop_stop()
-
-
-@pytest.fixture
-def owner_broker(tmp_path: Path) -> Iterator[LocalBroker]:
-    port = free_port()
-    place = tmp_path / "owner"
-    place.mkdir()
-    with LocalBroker(place, port, f"listener {port} {HOST}\nallow_anonymous true\n") as process:
-        yield process
 
 
 def _check_statistics(fleet: SensorFleet) -> None:
